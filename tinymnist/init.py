@@ -1,0 +1,28 @@
+"""First values for a weight. A shape is (out, in) or (out, in, kh, kw); biases start at 0, as in Gluon.
+
+Seed with `mx.random.seed` for the same values again.
+"""
+
+import math
+
+from tinymnist.backend import nd
+
+
+def normal(shape, sigma=0.01, **where):
+    """w ~ Normal(0, σ²)"""
+    return nd.random.normal(0, sigma, shape=shape, **where)
+
+
+def uniform(shape, scale=0.07, **where):
+    """w ~ Uniform(−scale, scale)"""
+    return nd.random.uniform(-scale, scale, shape=shape, **where)
+
+
+def xavier(shape, magnitude=3.0, **where):
+    """w ~ Uniform(−b, b), b = √(magnitude / ((fan_in + fan_out) / 2)), fan_in = in · kh · kw, fan_out = out · kh · kw.
+
+    Glorot, Bengio 2010, where the magnitude is 3; Gluon's Xavier(rnd_type="uniform", factor_type="avg").
+    """
+    out, fan, *kernel = shape
+    bound = math.sqrt(magnitude / ((fan + out) * math.prod(kernel) / 2))
+    return uniform(shape, bound, **where)

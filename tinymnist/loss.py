@@ -1,0 +1,25 @@
+"""From logits to a loss and an accuracy.   logits (N, K), labels (N,) whole numbers from 0 to K − 1"""
+
+from tinymnist.backend import nd
+
+
+def log_softmax(logits):
+    """log p[n,k] = z[n,k] − log Σ_j e^z[n,j],   z = logits − their row's maximum.   (N, K) -> (N, K)"""
+    # The shift leaves the result as it is and keeps e^z from overflowing; for the same reason it has no gradient.
+    z = nd.broadcast_sub(logits, nd.stop_gradient(logits.max(axis=1, keepdims=True)))
+    return nd.broadcast_sub(z, nd.log(nd.exp(z).sum(axis=1, keepdims=True)))
+
+
+def softmax(logits):
+    """p[n,k] = e^z[n,k] / Σ_j e^z[n,j]; rows sum to 1.   (N, K) -> (N, K)"""
+    return nd.exp(log_softmax(logits))
+
+
+def softmax_cross_entropy(logits, labels):
+    """−(1/N) Σ_n log p[n, labels[n]]: a mean over the batch.   -> (1,).   Labels are taken as they are: check them before."""
+    return -nd.pick(log_softmax(logits), labels, axis=1).mean()
+
+
+def accuracy(logits, labels):
+    """The share of rows whose largest logit, the first of equals, stands at the label.   -> (1,)"""
+    return (logits.argmax(axis=1) == labels.astype("float32")).mean()

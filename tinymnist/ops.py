@@ -1,0 +1,181 @@
+"""The operations of a network, as pure functions of arrays.
+
+Images are (N, C, H, W), as in Gluon. With layout="CHWN" the same operations take and give (C, H, W, N): the batch index
+runs fastest there, so that every slice of an image is a run of whole batches. All windows of an image are cut by `windows`.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import numpy as np
+
+from tinymnist.backend import autograd, nd
+
+
+def dense(x, weight, bias=None):
+    """y = x Wᵀ + b.   x (N, I) or (N, …) with I numbers each, weight (O, I), bias (O,) -> (N, O)"""
+    x = x.reshape((x.shape[0], -1))
+    y = nd.dot(x, weight, transpose_b=True)
+    return y if bias is None else y + across(bias, len(x))
+
+
+def across(bias, n):
+    """The rows (b, b, …, b), as the product 1 bᵀ.   bias (O,) -> (n, O)"""
+    # A broadcast would do, but its gradient is a slow sum over n; that of a product is a product: 5 times as fast.
+    return nd.dot(nd.ones((n, 1), ctx=bias.context, dtype=bias.dtype), bias.reshape((1, -1)))
+
+
+def conv2d(x, weight, bias=None, *, stride=1, pad=0, dilate=1, layout="NCHW"):
+    """y[n,f,p,q] = b[f] + Σ_cij W[f,c,i,j] x[n, c, p·stride + i·dilate − pad, q·stride + j·dilate − pad], x being 0 outside.
+
+    x (N, C, H, W), weight (F, C, KH, KW), bias (F,) -> (N, F, OH, OW), OH = ⌊(H + 2 pad − dilate (KH − 1) − 1) / stride⌋ + 1.
+    stride, pad and dilate are a number or a pair (rows, columns). ValueError: a kernel larger than the padded image.
+    The convolution as one product: K. Chellapilla, S. Puri, P. Simard 2006.
+    """
+    if layout == "NCHW":
+        return from_chwn(conv2d(to_chwn(x), weight, bias, stride=stride, pad=pad, dilate=dilate, layout="CHWN"))
+    filters, channels, *kernel = weight.shape
+    patches = windows(padded(x, pair(pad), 0.0), kernel, pair(stride), pair(dilate))
+    out_shape = patches[0].shape[1:]
+    columns = [patch.reshape((channels, -1)) for patch in patches]  # KH · KW of (C, OH · OW · N)
+    matrix = [weight.transpose((2, 3, 1, 0)).reshape((-1, filters))]  # (KH · KW · C, F)
+    if (
+        bias is not None
+    ):  # one more row of weights, over a row of ones: the bias costs nothing then, nor does its gradient
+        columns.append(nd.ones((1, columns[0].shape[1]), ctx=x.context, dtype=x.dtype))
+        matrix.append(bias.reshape((1, filters)))
+    y = nd.dot(nd.concat(*matrix, dim=0), nd.concat(*columns, dim=0), transpose_a=True)
+    return y.reshape((filters, *out_shape))
+
+
+def max_pool2d(x, kernel, *, stride=None, pad=0, layout="NCHW"):
+    """y[n,c,p,q] = max over i < KH, j < KW of x[n, c, p·stride + i − pad, q·stride + j − pad], x being −∞ outside.
+
+    x (N, C, H, W) -> (N, C, OH, OW), OH = ⌊(H + 2 pad − KH) / stride⌋ + 1; stride is the kernel where none is given.
+    Of equal elements the first in the window has the gradient. ValueError: a kernel larger than the padded image.
+    """
+    if layout == "NCHW":
+        return from_chwn(max_pool2d(to_chwn(x), kernel, stride=stride, pad=pad, layout="CHWN"))
+    return pooled(x, nd.maximum, kernel, stride, pad, float(np.finfo(x.dtype).min))
+
+
+def avg_pool2d(x, kernel, *, stride=None, pad=0, layout="NCHW"):
+    """As max_pool2d, with the mean over the window in place of the maximum, x being 0 outside (padding counts)."""
+    if layout == "NCHW":
+        return from_chwn(avg_pool2d(to_chwn(x), kernel, stride=stride, pad=pad, layout="CHWN"))
+    rows, columns = pair(kernel)
+    return pooled(x, nd.add, kernel, stride, pad, 0.0) * (1 / (rows * columns))
+
+
+def relu(x):
+    """max(x, 0), with gradient 0 at 0.   Nair, Hinton 2010"""
+    return nd.relu(x)
+
+
+def tanh(x):
+    """(eˣ − e⁻ˣ) / (eˣ + e⁻ˣ)"""
+    return nd.tanh(x)
+
+
+def sigmoid(x):
+    """1 / (1 + e⁻ˣ)"""
+    return nd.sigmoid(x)
+
+
+def dropout(x, rate, *, axes=()):
+    """While training: x · [u ≥ rate] / (1 − rate) with u ~ Uniform(0, 1), drawn afresh; otherwise x.   Srivastava et al. 2014
+
+    One u serves all of each of `axes`: (2, 3) drops whole channels of (N, C, H, W).   ValueError: rate outside [0, 1)
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"a dropout rate lies in [0, 1), not {rate}")
+    if not autograd.is_training() or rate == 0:
+        return x
+    like = reduce(lambda part, axis: nd.slice_axis(part, axis=axis, begin=0, end=1), axes, x)
+    keep = nd.random.uniform_like(like) >= rate
+    return nd.broadcast_mul(x, keep * (1 / (1 - rate)))
+
+
+def flatten(x, *, layout="NCHW"):
+    """Each example's numbers in one row, in the order (C, H, W).   (N, C, H, W) -> (N, C · H · W)"""
+    if layout == "NCHW":
+        return x.reshape((x.shape[0], -1))
+    return x.reshape((-1, x.shape[-1])).transpose()
+
+
+def to_chwn(x):
+    """(N, C, H, W) -> (C, H, W, N)"""
+    n, *image = x.shape
+    return x.reshape((n, -1)).transpose().reshape((*image, n))
+
+
+def from_chwn(x):
+    """(C, H, W, N) -> (N, C, H, W)"""
+    *image, n = x.shape
+    return x.reshape((-1, n)).transpose().reshape((n, *image))
+
+
+def pair(size):
+    """3 -> (3, 3), for rows and columns; a pair stays as it is"""
+    return tuple(size) if isinstance(size, (tuple, list)) else (size, size)
+
+
+def padded(x, pad, value):
+    """x (C, H, W, N) with `pad` rows and columns of `value` on either side of H and W"""
+    rows, columns = pad
+    if (rows, columns) == (0, 0):
+        return x
+    width = (0, 0, 0, 0, rows, rows, columns, columns, 0, 0)
+    return nd.pad(x.expand_dims(0), mode="constant", constant_value=value, pad_width=width).reshape(shape=(-3, -2))
+
+
+def fits(size, kernel, stride):
+    """How many windows of `kernel` lie in `size` at steps of `stride`.   ValueError: not even one"""
+    if kernel < 1 or stride < 1:
+        raise ValueError(f"kernel, stride and dilation are at least 1, not {kernel} and {stride}")
+    if kernel > size:
+        raise ValueError(
+            f"a window of {kernel} is larger than the {size} pixels of the padded image; it must fit at least once"
+        )
+    return (size - kernel) // stride + 1
+
+
+def windows(x, kernel, stride, dilate):
+    """For every place (i, j) in the kernel, row by row, what all windows hold there.   (C, H, W, N) -> [(C, OH, OW, N), …]"""
+    channels, height, width, n = x.shape
+    (kh, kw), (sh, sw), (dh, dw) = kernel, stride, dilate
+    last_row = (fits(height, (kh - 1) * dh + 1, sh) - 1) * sh
+    last_column = (fits(width, (kw - 1) * dw + 1, sw) - 1) * sw
+    return [
+        nd.slice(x, begin=(0, i, j, 0), end=(channels, i + last_row + 1, j + last_column + 1, n), step=(1, sh, sw, 1))
+        for i in range(0, kh * dh, dh)
+        for j in range(0, kw * dw, dw)
+    ]
+
+
+def pooled(x, join, kernel, stride, pad, outside):
+    """Each window of x (C, H, W, N) joined to one number: first along its columns, then along its rows."""
+    kernel = pair(kernel)
+    stride = kernel if stride is None else pair(stride)
+    x = padded(x, pair(pad), outside)
+    for axis in (2, 1):  # columns first: of equal maxima the upper, then the left one is kept, as by the built-in
+        x = reduce(join, strips(x, axis, kernel[axis - 1], stride[axis - 1]))
+    return x
+
+
+def strips(x, axis, kernel, stride):
+    """For every place in a window of `kernel` along `axis`, what all windows hold there: a list of `kernel` arrays."""
+    count = fits(x.shape[axis], kernel, stride)
+    if (
+        kernel == stride
+    ):  # windows side by side are a split of a reshape, whose gradient is a copy: half the time of slices
+        x = nd.slice_axis(x, axis=axis, begin=0, end=count * kernel) if x.shape[axis] > count * kernel else x
+        before, after = x.shape[:axis], x.shape[axis + 1 :]
+        parts = x.reshape((int(np.prod(before)), count, kernel, -1)).split(kernel, axis=2) if kernel > 1 else [x]
+        return [part.reshape((*before, count, *after)) for part in parts]
+    end = (count - 1) * stride + 1
+    return [
+        nd.slice(x, begin=(None,) * axis + (i,), end=(None,) * axis + (i + end,), step=(None,) * axis + (stride,))
+        for i in range(kernel)
+    ]
