@@ -79,9 +79,7 @@ def _read(stream, name, mmap):
 def _header(source, name):
     magic = source.read(4)
     if magic[:2] != b"\0\0" or len(magic) < 4:
-        raise DataError(
-            f"{name}: begins with {magic.hex(' ') or 'nothing, being empty'}; an IDX file begins with 00 00 and its type"
-        )
+        raise DataError(f"{name}: begins with {magic.hex(' ') or 'no byte at all'}; IDX files begin with 00 00, a type")
     if magic[2] not in TYPES:
         raise DataError(f"{name}: unknown type 0x{magic[2]:02X}; IDX has 0x08, 0x09, 0x0B, 0x0C, 0x0D and 0x0E")
     sizes = source.read(4 * magic[3])
@@ -108,9 +106,7 @@ def write(file: str | os.PathLike | io.IOBase, array: np.ndarray) -> None:
     array = np.asarray(array)
     code = CODES.get(array.dtype.newbyteorder("="))
     if code is None or max(array.shape, default=0) >= 1 << 32:
-        raise ValueError(
-            f"IDX cannot hold {array.dtype} of shape {array.shape}; its types: {', '.join(map(str, CODES))}"
-        )
+        raise ValueError(f"IDX cannot hold {array.dtype} {array.shape}; its types are {', '.join(map(str, CODES))}")
     if hasattr(file, "write"):
         file.write(bytes([0, 0, code, array.ndim]) + np.array(array.shape, ">u4").tobytes())
         file.write(np.ascontiguousarray(array, TYPES[code]).view(np.uint8).data if array.size else b"")

@@ -1,7 +1,7 @@
 """Pictures of any size, brought into the form of MNIST's.
 
-The ink is cut out, scaled into a 20x20 box with its proportions kept and its edges smoothed, and laid into 28x28 with its
-centre of mass in the middle.   Y. LeCun, C. Cortes, C. Burges, "The MNIST database".
+The ink is cut out, scaled into a 20x20 box with its proportions kept and its edges smoothed, and laid into 28x28 with
+its centre of mass in the middle.   Y. LeCun, C. Cortes, C. Burges, "The MNIST database".
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _resampling(n: int, m: int) -> np.ndarray:
 
 
 def _centred(mass: np.ndarray) -> int:
-    """Where to lay a profile of n masses so that their centre comes to 14, as MNIST's do, and all of them stay inside."""
+    """Where to lay a profile of n masses so that their centre comes to 14, as in MNIST, and all of them stay inside."""
     centre = (mass * np.arange(mass.size)).sum() / mass.sum()
     return int(np.clip(round(SIDE / 2 - centre), 0, SIDE - mass.size))
 

@@ -12,7 +12,7 @@ import numpy as np
 
 
 def opacity(blob: bytes) -> np.ndarray | None:
-    """A picture file -> (H, W), 0 to 255, or None for what is no PNG, has no such channel, or is interlaced or 16 bits deep.
+    """A picture file -> (H, W), 0 to 255. None for what is no PNG, has no such channel, is interlaced or 16 bits deep.
 
     A broken file raises ValueError.
     """
