@@ -1,0 +1,240 @@
+"""The IDX format: what is written is read, Gluon reads the same, and every defect is one sentence."""
+
+import gzip
+import io
+import os
+import struct
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from tinymnist import idx
+from tinymnist.backend import mx
+from tinymnist.idx import DataError
+
+DIGITS = os.path.join(os.path.dirname(idx.__file__), "digits")
+TYPES = ["uint8", "int8", "int16", "int32", "float32", "float64"]
+any_array = st.sampled_from(TYPES).flatmap(
+    lambda dtype: arrays.arrays(dtype, arrays.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=4))
+)
+
+
+def packed(array):
+    file = io.BytesIO()
+    idx.write(file, array)
+    return file.getvalue()
+
+
+def same(a, b):
+    return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()  # NaN equals NaN, -0 is not 0
+
+
+@given(any_array)
+def test_what_is_written_is_read(array):
+    plain = packed(array)
+    assert same(idx.read(io.BytesIO(plain)), array)
+    assert same(idx.read(io.BytesIO(gzip.compress(plain))), array)
+    assert idx.read(io.BytesIO(plain)).flags.writeable
+
+
+@pytest.mark.parametrize("name", ["plain", "packed.gz"])
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0, 3), (2, 3, 4), (1,) * 32])
+def test_a_path_too_and_mapped(tmp_path, name, dtype, shape):
+    array = np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(dtype)
+    idx.write(tmp_path / name, array)
+    assert same(idx.read(tmp_path / name), array)
+    assert same(np.array(idx.read(str(tmp_path / name), mmap=True), dtype), array)
+    assert (tmp_path / name).read_bytes()[:2] == (b"\x1f\x8b" if name.endswith(".gz") else b"\0\0")
+
+
+def test_the_bytes_are_those_of_the_format():
+    assert packed(np.array([[1, -2, 3]], "int16")) == bytes.fromhex("00000b02 00000001 00000003 0001 fffe 0003")
+    assert packed(np.array(1.0, "float32")) == bytes.fromhex("00000d00 3f800000")
+    codes = [0x08, 0x09, 0x0B, 0x0C, 0x0D, 0x0E]
+    assert [packed(np.zeros(1, dtype))[2] for dtype in TYPES] == codes
+    assert packed(np.asfortranarray([[1, 2], [3, 4]], "uint8"))[-4:] == b"\1\2\3\4"
+    assert packed(np.array([1], ">i4")) == packed(np.array([1], "<i4"))
+
+
+def test_gzip_is_known_by_content_and_not_by_name(tmp_path):
+    (tmp_path / "plain.gz").write_bytes(packed(np.arange(3, dtype="u1")))
+    (tmp_path / "zipped").write_bytes(gzip.compress(packed(np.arange(3, dtype="u1"))))
+    for name in ("plain.gz", "zipped"):
+        assert idx.read(tmp_path / name, mmap=True).tolist() == [0, 1, 2]
+
+
+def test_a_mapped_file_is_not_read(tmp_path):
+    with open(tmp_path / "large", "wb") as file:
+        file.write(struct.pack(">4BII", 0, 0, 8, 2, 1 << 20, 1 << 12))
+        file.truncate(12 + (1 << 32))  # 4 GB of nothing on disk
+    tracemalloc.start()
+    array = idx.read(tmp_path / "large", mmap=True)
+    assert array[-1, -1] == 0 and array.nbytes == 1 << 32 and not array.flags.writeable
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+def test_open_files_pipes_and_files_without_a_size(tmp_path):
+    array = np.arange(6, dtype="int16")
+    idx.write(tmp_path / "a.gz", array)
+    with open(tmp_path / "a.gz", "rb") as binary, open(tmp_path / "a.gz", "rb", buffering=0) as raw:
+        assert same(idx.read(binary), array) and same(idx.read(raw), array)
+    with gzip.open(tmp_path / "a.gz") as unzipping:
+        assert same(idx.read(unzipping), array)
+    with io.BytesIO(b"before" + packed(array)) as later:
+        later.seek(6)
+        assert same(idx.read(later), array)
+    source, sink = os.pipe()
+    os.write(sink, packed(array))
+    os.close(sink)
+    with open(source, "rb") as pipe:
+        assert same(idx.read(pipe), array)
+
+
+@pytest.mark.parametrize("split", ["train", "t10k"])
+@pytest.mark.parametrize("directory", [DIGITS, os.environ.get("TINYMNIST_DATA")], ids=["digits", "mnist"])
+def test_equal_to_gluons_reader(directory, split, monkeypatch):
+    if directory is None:
+        pytest.skip("$TINYMNIST_DATA names no directory with MNIST")
+    datasets = mx.gluon.data.vision.datasets
+    monkeypatch.setattr(datasets, "download", lambda url, path, sha1_hash: os.path.join(path, os.path.basename(url)))
+    gluon = datasets.MNIST(directory, train=split == "train")
+    assert np.array_equal(idx.read(f"{directory}/{split}-images-idx3-ubyte.gz"), gluon._data.asnumpy()[..., 0])
+    assert np.array_equal(idx.read(f"{directory}/{split}-labels-idx1-ubyte.gz"), gluon._label)
+
+
+GOOD = packed(np.arange(4, dtype="uint8").reshape(2, 2))
+GZIP = gzip.compress(GOOD)
+BIG = 0xFFFFFFFF
+
+
+def header(*shape, code=8, dims=None):
+    return bytes([0, 0, code, len(shape) if dims is None else dims]) + struct.pack(f">{len(shape)}I", *shape)
+
+
+@pytest.mark.parametrize(
+    "content, sentence",
+    [
+        (b"", "begins with no byte at all"),
+        (b"\0", "begins with 00; "),
+        (b"\0\0\x08", "begins with 00 00 08; "),
+        (b"\0\1" + GOOD[2:], "begins with 00 01 08 02; "),
+        (b"\1\0" + GOOD[2:], "begins with 01 00 08 02; "),
+        (b"PK\3\4" + GOOD, "begins with 50 4b 03 04; "),
+        (header(2, 2, code=0x0A) + b"1234", "unknown type 0x0A; "),
+        (header(2, dims=2), "4 of 8 shape bytes are there; the file is cut short"),
+        (GOOD[:4], "0 of 8 shape bytes are there; the file is cut short"),
+        (GOOD[:-1], "3 of 4 data bytes are there; the file is cut short"),
+        (GOOD[:12], "0 of 4 data bytes are there; the file is cut short"),
+        (header(60000, 28, 28) + b"." * 1024, "1,024 of 47,040,000 data bytes are there; the file is cut short"),
+        (header(3, code=0x0E) + b"." * 8, "8 of 24 data bytes are there; the file is cut short"),
+        (GOOD + b"x", "trailing bytes follow the 4 data bytes"),
+        (header(0) + b"x", "trailing bytes follow the 0 data bytes"),
+        (header(BIG, BIG, code=0x0E), "absurd dimensions (4294967295, 4294967295)"),
+        (header(0, BIG, BIG, BIG), "absurd dimensions (0, 4294967295"),
+        (header(1 << 30, 1 << 30, code=0x0E), "absurd dimensions (1073741824, 1073741824)"),
+        (header(1 << 30, (1 << 30) - 1, code=0x0E), "0 of 9,223,372,028,264,841,216 data bytes are there"),
+        (header(*[1] * 33) + b".", "absurd dimensions (1, 1, 1"),
+        (GZIP[:1], "begins with 1f; "),
+        (GZIP[:5], "nothing could be read; the file is cut short"),
+        (GZIP[:20], "the file is cut short"),
+        (GZIP[:-8], "4 of 4 data bytes could be read; the file is cut short"),
+        (GZIP[:-1], "4 of 4 data bytes could be read; the file is cut short"),
+        (GZIP[:-8] + b"\1" * 4 + GZIP[-4:], "4 of 4 data bytes could be read; CRC check failed"),
+        (GZIP[:-4] + b"\1" * 4, "4 of 4 data bytes could be read; Incorrect length"),
+        (GZIP + b"x", "4 of 4 data bytes could be read; Not a gzipped file"),
+        (GZIP + GZIP, "trailing bytes follow the 4 data bytes"),
+        (GZIP[:10] + b"\xff" * 20, "nothing could be read; Error -3 while decompressing"),
+        (gzip.compress(b""), "begins with no byte at all"),
+        (gzip.compress(GOOD[:-1]), "3 of 4 data bytes are there; the file is cut short"),
+        (gzip.compress(GOOD + b"x"), "trailing bytes follow the 4 data bytes"),
+        (gzip.compress(header(1 << 30)), "cannot be trusted to unfold to the 1,073,741,824 promised"),
+        (gzip.compress(header(1 << 20)), "cannot be trusted to unfold to the 1,048,576 promised"),
+    ],
+)
+def test_every_defect_is_one_sentence(tmp_path, content, sentence):
+    path = tmp_path / "images"
+    path.write_bytes(content)
+    for mmap in (False, True):
+        with pytest.raises(DataError) as error:
+            idx.read(path, mmap=mmap)
+        assert str(error.value).startswith(f"{path}: ") and sentence in str(error.value)
+    with pytest.raises(DataError, match="the open file: "):
+        idx.read(io.BytesIO(content))
+
+
+def test_what_cannot_be_opened_is_one_sentence(tmp_path):
+    with pytest.raises(DataError, match=r"nowhere: cannot be read: No such file"):
+        idx.read(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"cannot be read: Is a directory"):
+        idx.read(tmp_path)
+    (tmp_path / "mine").touch(mode=0o000)
+    if not os.access(tmp_path / "mine", os.R_OK):  # root may read everything
+        with pytest.raises(DataError, match=r"mine: cannot be read: Permission denied"):
+            idx.read(tmp_path / "mine")
+
+
+@pytest.mark.parametrize("zeros, size", [(63 << 20, None), (65 << 20, "68,157,440"), (1 << 30, "1,073,741,824")])
+def test_a_small_gzip_takes_little_memory(zeros, size):
+    """Zeros, packed a hundredfold and more: 64 MiB are believed, more are not, and no memory is taken for them."""
+    bomb = io.BytesIO()
+    with gzip.GzipFile(fileobj=bomb, mode="wb", compresslevel=1) as file:
+        file.write(header(zeros))
+        for _ in range(65 if size else 63):
+            file.write(bytes(1 << 20))
+    bomb.write(os.urandom(900_000 - bomb.tell()) if size else b"")  # just under 1 MB
+    tracemalloc.start()
+    if size is None:
+        assert idx.read(io.BytesIO(bomb.getvalue())).nbytes == zeros
+    else:
+        with pytest.raises(DataError, match=f"cannot be trusted to unfold to the {size} promised"):
+            idx.read(io.BytesIO(bomb.getvalue()))
+    assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ["a", "a.gz"])
+@pytest.mark.parametrize("break_at", ["write", "fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, name, break_at):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    class FullDisk(io.FileIO):
+        write = full
+
+    path = tmp_path / name
+    idx.write(path, np.arange(3, dtype="u1"))
+    with monkeypatch.context() as patch:
+        if break_at == "write":
+            patch.setattr("builtins.open", lambda path, mode: FullDisk(path, mode))
+        else:
+            patch.setattr(os, break_at, full)
+        with pytest.raises(DataError, match=rf"{path}: cannot be written: No space left on device"):
+            idx.write(path, np.arange(5, dtype="u1"))
+    assert idx.read(path).tolist() == [0, 1, 2] and os.listdir(tmp_path) == [name]
+
+
+def test_writing_where_one_cannot(tmp_path):
+    with pytest.raises(DataError, match="cannot be written: No such file or directory"):
+        idx.write(tmp_path / "no" / "where", np.zeros(1, "u1"))
+    with pytest.raises(DataError, match="cannot be written: Is a directory"):
+        idx.write(tmp_path, np.zeros(1, "u1"))
+    if os.path.exists("/dev/full"):
+        with pytest.raises(DataError, match="/dev/full: cannot be written: No space left on device"):
+            idx.write("/dev/full", np.zeros(1, "u1"))
+        assert not os.path.isfile("/dev/full")  # a device is written to, never replaced
+    for other in ("int64", "uint16", "float16", "bool", "U1"):
+        with pytest.raises(ValueError, match="its types are uint8, int8, int16, int32, float32, float64"):
+            idx.write(tmp_path / "x", np.zeros(1, other))
+    assert os.listdir(tmp_path) == []
+
+
+def test_equal_arrays_make_equal_files(tmp_path):
+    for name in ("a.gz", "b.gz"):
+        idx.write(tmp_path / name, np.arange(100, dtype="i4"))
+    assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes()
