@@ -1,0 +1,42 @@
+"""What pytest needs to know: the devices, how hypothesis draws, and `--differences`, which prints how close is close."""
+
+import os
+
+os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")  # or a GPU's built-in convolutions round to ten bits
+
+import hypothesis  # noqa: E402
+import pytest  # noqa: E402
+from proof import DEVICES, DIFFERENCES, DTYPES  # noqa: E402
+
+hypothesis.settings.register_profile("proof", deadline=None, derandomize=True, max_examples=50)
+hypothesis.settings.load_profile("proof")
+
+
+@pytest.fixture(params=DEVICES, ids=str)
+def device(request):
+    """Every device there is, for the same proof"""
+    return request.param
+
+
+@pytest.fixture(params=DTYPES)
+def dtype(request):
+    return request.param
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--differences", action="store_true", help="print the largest relative difference per op and dtype"
+    )
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """pytest tests/test_ops.py tests/test_loss.py --differences   (in one process: not with -n)"""
+    if not config.getoption("--differences"):
+        return
+    say = terminalreporter.write_line
+    say(f"{'compared with the built-in':28}{'dtype':9}{'comparisons':>12}{'largest relative difference':>30}")
+    for (name, dtype), found in sorted(DIFFERENCES.items()):
+        say(f"{name:28}{dtype:9}{len(found):12,}{max(found):30.1e}")
+    for dtype in DTYPES:
+        found = [d for (_, kind), all_of_it in DIFFERENCES.items() for d in all_of_it if kind == dtype]
+        say(f"{'all':28}{dtype:9}{len(found):12,}{max(found, default=0):30.1e}")
