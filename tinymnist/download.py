@@ -82,10 +82,9 @@ def _download(name, files, directory):
                     get = pooch.HTTPDownloader(progressbar=bar, **options)
                     pooch.retrieve(mirrors[0] + file, f"sha256:{SHA256[name][file]}", file, directory, downloader=get)
                 break
-            except (
-                OSError,
-                ValueError,
-            ) as error:  # ValueError is pooch's for a wrong hash
+            except (OSError, ValueError) as error:  # ValueError: pooch has found another SHA-256
+                if getattr(error, "errno", None) and not isinstance(error, requests.RequestException):
+                    raise DataError(f"{directory}: cannot be written: {error.strerror}") from error
                 failures.append(f"{urllib.parse.urlsplit(mirrors[0]).netloc}: {_reason(error)}")
                 mirrors.append(mirrors.pop(0))
         else:
@@ -97,7 +96,7 @@ def _answering(requests, mirrors, file):
     answered = set()
 
     def ask(mirror):
-        with contextlib.suppress(requests.RequestException):
+        with contextlib.suppress(OSError, ValueError):
             requests.head(mirror + file, timeout=PATIENCE, allow_redirects=False)
             answered.add(mirror)
 
@@ -120,8 +119,9 @@ def _checked(response, **_):
 
 
 def _reason(error):
-    if getattr(error, "response", None) is not None:
-        return f"status {error.response.status_code}"
+    status = getattr(getattr(error, "response", None), "status_code", 0)
+    if status >= 400:
+        return f"status {status}"
     if isinstance(error, ValueError) and "hash" in str(error):
         return "not the published file"
     return str(error) if len(str(error)) < 100 else type(error).__name__
