@@ -1,12 +1,12 @@
-"""What pytest needs to know: the devices, how hypothesis draws, and `--differences`, which prints how close is close."""
+"""What pytest needs to know: the devices, how hypothesis draws, and `--differences`: how close is close."""
 
 import os
 
 os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")  # or a GPU's built-in convolutions round to ten bits
 
-import hypothesis  # noqa: E402
-import pytest  # noqa: E402
-from proof import DEVICES, DIFFERENCES, DTYPES  # noqa: E402
+import hypothesis
+import pytest
+from proof import DEVICES, DIFFERENCES, DTYPES
 
 hypothesis.settings.register_profile("proof", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("proof")

@@ -17,17 +17,17 @@ DIFFERENCES = defaultdict(
 )  # (function, dtype): the difference of every comparison made, for `pytest --differences`
 
 
-def same(ours, builtin, *inputs, device=None, **options):
-    """ours(*inputs) = builtin(*inputs), and so are the gradients with respect to every input, for a random gradient from above."""
+def same(ours, builtin, *inputs, device=None, floor=0.0, **options):
+    """ours(*inputs) = builtin(*inputs), and so are all gradients of them, under one random upstream gradient."""
     pairs = zip(record(ours, inputs, device, options), record(builtin, inputs, device, options))
-    worst = max(difference(a, b) for a, b in pairs)
+    worst = max(difference(a, b, floor) for a, b in pairs)
     dtype = inputs[0].dtype.name
     DIFFERENCES[ours.__name__, dtype].append(worst)
     assert worst <= TOLERANCE[dtype], f"{ours.__name__}: relative difference {worst:.1e}"
 
 
 def record(f, inputs, device, options):
-    """f's value y, and the gradients of r·y with respect to every input; r is random, and equal for equal shapes of y."""
+    """f's value y, and the gradients of r·y wrt every input; r is random, and the same for the same shape of y."""
     arrays = [nd.array(x, device, x.dtype) for x in inputs]
     for x in arrays:
         x.attach_grad()
@@ -38,11 +38,11 @@ def record(f, inputs, device, options):
     return [a.asnumpy() for a in (y, *(x.grad for x in arrays))]
 
 
-def difference(a, b):
-    """The largest difference of two arrays in units of b's largest element; nothing is close to another shape, dtype or NaN."""
+def difference(a, b, floor=0.0):
+    """The largest |a − b|, in units of the largest |b|, or of a larger `floor`; infinite where there is a NaN."""
     assert (a.shape, a.dtype) == (b.shape, b.dtype)
     largest = np.abs(a - b).max()
-    return 0.0 if largest == 0 else largest / np.abs(b).max() if largest == largest else np.inf
+    return 0.0 if largest == 0 else largest / max(np.abs(b).max(), floor) if largest == largest else np.inf
 
 
 def numbers(dtype, *shapes, seed=0):

@@ -1,4 +1,4 @@
-"""Every operation is the framework's: values, and gradients with respect to every input, in both layouts and both dtypes."""
+"""Every operation is the framework's: its values, and its gradients, in both layouts and both dtypes."""
 
 import functools
 

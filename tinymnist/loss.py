@@ -22,4 +22,4 @@ def softmax_cross_entropy(logits, labels):
 
 def accuracy(logits, labels):
     """The share of rows whose largest logit, the first of equals, stands at the label.   -> (1,)"""
-    return (logits.argmax(axis=1) == labels.astype("float32")).mean()
+    return (logits.argmax(axis=1) == labels.astype(logits.dtype)).mean()
