@@ -115,6 +115,8 @@ class Sequential:
     "0.weight" is the weight of layer 0. ValueError: layers that do not fit the image.
     """
 
+    mean, std = 0.0, 1.0  # of the pixels that it was trained on, where they are normalised
+
     def __init__(self, *layers, image=(1, 28, 28), init=("xavier", 3.0)):
         self.layers, self.image, self.init = layers, tuple(image), init
         self.parameters, self.weights, self.gradients = {}, None, None
@@ -130,6 +132,11 @@ class Sequential:
         for layer in self.layers:
             x = layer(x)
         return ops.from_chwn(x) if x.ndim == 4 else x
+
+    def scaled(self, images):
+        """x = (bytes / 255 − mean) / std"""
+        x = images.astype(self.weights.dtype) * (1 / (255 * self.std))
+        return x - self.mean / self.std if self.mean else x
 
     def allocate(self, device=None, dtype="float32"):
         """Gives every layer its parameters, all zero, as views of one vector."""
@@ -158,6 +165,7 @@ class Sequential:
     def replica(self, device):
         """The same network, with the same weights, on another device."""
         twin = Sequential(*map(copy.copy, self.layers), image=self.image, init=self.init)
+        twin.mean, twin.std = self.mean, self.std
         twin.allocate(device, self.weights.dtype)
         twin.weights[:] = self.weights.as_in_context(device)
         return twin

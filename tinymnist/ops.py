@@ -1,7 +1,7 @@
 """The operations of a network, as pure functions of arrays.
 
 Images are (N, C, H, W), as in Gluon. With layout="CHWN" the same operations take and give (C, H, W, N): the batch index
-runs fastest there, so that every slice of an image is a run of whole batches. All windows of an image are cut by `windows`.
+runs fastest there, so that every slice of an image is a run of whole batches. 
 """
 
 from __future__ import annotations
@@ -17,13 +17,10 @@ def dense(x, weight, bias=None):
     """y = x Wᵀ + b.   x (N, I) or (N, …) with I numbers each, weight (O, I), bias (O,) -> (N, O)"""
     x = x.reshape((x.shape[0], -1))
     y = nd.dot(x, weight, transpose_b=True)
-    return y if bias is None else y + across(bias, len(x))
-
-
-def across(bias, n):
-    """The rows (b, b, …, b), as the product 1 bᵀ.   bias (O,) -> (n, O)"""
-    # A broadcast would do, but its gradient is a slow sum over n; that of a product is a product: 5 times as fast.
-    return nd.dot(nd.ones((n, 1), ctx=bias.context, dtype=bias.dtype), bias.reshape((1, -1)))
+    if bias is None:
+        return y
+    # The rows (b, b, …, b) as the product 1 bᵀ: a broadcast would do, but its gradient is a sum, five times as slow.
+    return y + nd.dot(ones_like(nd.slice_axis(x, axis=1, begin=0, end=1)), bias.reshape((1, -1)))
 
 
 def conv2d(x, weight, bias=None, *, stride=1, pad=0, dilate=1, layout="NCHW"):
@@ -43,7 +40,7 @@ def conv2d(x, weight, bias=None, *, stride=1, pad=0, dilate=1, layout="NCHW"):
     if (
         bias is not None
     ):  # one more row of weights, over a row of ones: the bias costs nothing then, nor does its gradient
-        columns.append(nd.ones((1, columns[0].shape[1]), ctx=x.context, dtype=x.dtype))
+        columns.append(ones_like(nd.slice_axis(columns[0], axis=0, begin=0, end=1)))
         matrix.append(bias.reshape((1, filters)))
     y = nd.dot(nd.concat(*matrix, dim=0), nd.concat(*columns, dim=0), transpose_a=True)
     return y.reshape((filters, *out_shape))
@@ -114,6 +111,11 @@ def from_chwn(x):
     """(C, H, W, N) -> (N, C, H, W)"""
     *image, n = x.shape
     return x.reshape((-1, n)).transpose().reshape((n, *image))
+
+
+def ones_like(x):
+    """Ones in x's shape, through which no gradient flows. (Made from x, so that a recording knows where they come from.)"""
+    return nd.stop_gradient(nd.ones_like(x))
 
 
 def pair(size):

@@ -1,0 +1,243 @@
+"""Trains a digit classifier: python scripts/train.py --model lenet --opt adagrad"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from pathlib import Path
+
+import tinymnist as tm
+from tinymnist.recipes import RECIPES, SETTINGS, hyper
+
+HEADER = "epoch     loss  train acc  test loss  test acc        lr   images/s  seconds"
+NAMES = ", ".join(RECIPES)
+
+
+def parser():
+    """Options default to None, which means: what suits the model and the rule, or what the recipe says."""
+    p = argparse.ArgumentParser(description="Train a digit classifier.", formatter_class=argparse.RawTextHelpFormatter)
+    what = p.add_argument_group("what to train")
+    what.add_argument("--model", choices=tm.models.MODELS, help="default: softmax")
+    what.add_argument("--opt", choices=tm.optim.RULES, help="the update rule; default: sgd")
+    what.add_argument("--activation", choices=("relu", "tanh", "sigmoid"), help="default: tanh for lenet, else relu")
+    what.add_argument("--recipe", metavar="NAME", help=f"a named experiment; other options change it:\n{NAMES}")
+    what.add_argument("--list-recipes", action="store_true", help="say what each recipe reproduces, and end")
+    how = p.add_argument_group("how to train it")
+    how.add_argument(
+        "--epochs", type=int, metavar="N", help="default: softmax 5 (20 on the embedded digits), dropout-cnn 8, else 10"
+    )
+    how.add_argument("--batch-size", type=int, metavar="N", help="default: 64 for softmax and dropout-cnn, else 100")
+    how.add_argument(
+        "--lr", type=float, metavar="X", help="learning rate; default: one that suits model and rule, see below"
+    )
+    how.add_argument("--momentum", type=float, metavar="X", help="of momentum; default: 0.9")
+    how.add_argument(
+        "--rho", type=float, metavar="X", help="decay of rmsprop (0.9) and adadelta (0.95; softmax 0.9999)"
+    )
+    how.add_argument("--eps", type=float, metavar="X", help="adagrad 1e-7, rmsprop 1e-8, adadelta 1e-5")
+    how.add_argument(
+        "--lr-decay", type=float, metavar="X", help="factor on the learning rate after every epoch; default: 1"
+    )
+    how.add_argument("--seed", type=int, metavar="N", help="of weights, order and dropout; default: 0")
+    how.add_argument("--device", metavar="LIST", help="cpu, gpu, gpu:1, cpu:0,cpu:1 or auto; default: cpu")
+    how.add_argument(
+        "--no-compile", dest="compile", action="store_false", default=None, help="run the Python code at every step"
+    )
+    data = p.add_argument_group("on what data")
+    data.add_argument(
+        "--data",
+        metavar="NAME",
+        help="mnist, fashion-mnist, digits or a directory with the four IDX files;\ndefault: $TINYMNIST_DATA, else mnist, else the embedded digits",
+    )
+    data.add_argument("--limit", type=int, metavar="N", help="use the first N training images only")
+    data.add_argument("--normalize", action="store_true", default=None, help="pixels to mean 0 and deviation 1")
+    data.add_argument(
+        "--augment", action="store_true", default=None, help="shift, turn and scale training images anew every epoch"
+    )
+    out = p.add_argument_group("what is kept and shown")
+    out.add_argument("--save", metavar="DIR", help="where the run is saved; default: a new directory in runs/")
+    out.add_argument(
+        "--save-every", type=int, metavar="N", default=0, help="save every N batches too, not only after epochs"
+    )
+    out.add_argument("--resume", metavar="DIR", help="go on with the run saved there; --epochs may be more than before")
+    out.add_argument("--log-interval", type=int, metavar="N", help="print loss and images/s every N batches")
+    out.add_argument("--quiet", action="store_true", help="print the last line only")
+    lines = [
+        f"  {m:12} " + "  ".join(f"{r} {hyper(m, r)['lr']:g}" for r in tm.optim.RULES if "lr" in hyper(m, r))
+        for m in tm.models.MODELS
+    ]
+    p.epilog = "learning rates:\n" + "\n".join(lines)
+    return p
+
+
+def configured(args):
+    """The model, the rule and the settings that the options ask for: a recipe's, a model's, and what was given by hand."""
+    if args.recipe is not None and args.recipe not in RECIPES:
+        raise ValueError(f"there is no recipe {args.recipe!r}; the recipes are {NAMES}")
+    recipe = RECIPES.get(args.recipe)
+    name = args.model or (recipe.model if recipe else "softmax")
+    rule = args.opt or (recipe.rule if recipe else "sgd")
+    arguments = dict(recipe.arguments) if recipe and name == recipe.model else {}
+    if args.activation:
+        if name == "softmax":
+            raise ValueError("softmax regression has no activation; take --model mlp, lenet or dropout-cnn")
+        arguments["activation"] = args.activation
+    values = dict(recipe.hyper) if recipe and rule == recipe.rule else hyper(name, rule)
+    values.update(given(args, "lr", "momentum", "rho", "eps"))
+    settings = dict(recipe.settings) if recipe else dict(SETTINGS.get(name, {}))
+    return tm.models.MODELS[name], arguments, tm.Optimizer(rule, **values), {**settings, **changes(args)}
+
+
+def given(args, *names):
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
+def changes(args):
+    """The settings that were given by hand."""
+    names = (
+        "epochs",
+        "batch_size",
+        "device",
+        "seed",
+        "normalize",
+        "augment",
+        "lr_decay",
+        "log_interval",
+        "compile",
+        "limit",
+    )
+    return given(args, *names)
+
+
+class Console:
+    """A progress bar while an epoch runs, a line after it."""
+
+    def __init__(self, run, args):
+        from tqdm import tqdm
+
+        self.args, self.shown = args, 0
+        total = len(run.train_split.labels)
+        hidden = True if args.quiet else None  # None: where stderr is no terminal
+        self.bar = tqdm(total=total, disable=hidden, leave=False, unit=" images", unit_scale=True, dynamic_ncols=True)
+
+    def on_batch(self, run, examples):
+        if run.batch * run.settings.batch_size <= examples + self.bar.n and self.bar.n >= self.bar.total:
+            self.bar.reset()
+        self.bar.set_description(f"epoch {run.epoch + 1}/{run.settings.epochs}", refresh=False)
+        if run.seen and run.batch % run.settings.log_interval == 0:
+            self.bar.set_postfix_str(f"loss {run.seen[-1][1]:.4f}", refresh=False)
+            if self.args.log_interval and not self.args.quiet:
+                line = f"      epoch {run.epoch + 1} batch {run.batch:5}: loss {run.seen[-1][1]:.4f}, {run.speed[-1]:,.0f} images/s"
+                self.bar.write(line, file=sys.stdout)
+        self.bar.update(examples)
+
+    def on_epoch(self, run):
+        if not self.args.quiet:
+            self.bar.write(line(run.history[-1], len(run.train_split.labels)), file=sys.stdout)
+
+
+def line(e, n):
+    rate = "       –" if e.lr is None else f"{e.lr:8.4g}"
+    return (
+        f"{e.epoch:5} {e.loss:8.4f} {e.train_accuracy:10.4f} {e.test_loss:10.4f} {e.test_accuracy:9.4f}  {rate} "
+        f"{n / max(e.seconds, 1e-3):10,.0f} {e.seconds:8.2f}"
+    )
+
+
+def train(run, args, directory):
+    """Trains to the end, or to a signal; returns the exit status."""
+    caught = []
+
+    def on_signal(number, frame):
+        caught.append(number)
+        run.stop = True
+        signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+
+    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    console = Console(run, args)
+    try:
+        run.train(on_batch=console.on_batch, on_epoch=console.on_epoch, save=directory, save_every=args.save_every)
+    finally:
+        console.bar.close()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if caught and run.epoch < run.settings.epochs:
+        print(
+            f"stopped in epoch {run.epoch + 1} after {run.batch} batches; go on with: python scripts/train.py --resume {directory}"
+        )
+        return 128 + caught[0]
+    return 0
+
+
+def report(run, directory):
+    """The last line, and a picture of the curves beside the checkpoint."""
+    from tinymnist import plot
+
+    last = run.history[-1]
+    picture = plot.curves(
+        run.history, f"{run.model.name} by {run.optimizer.name} on {run.data.name}", Path(directory) / "curves.png"
+    )
+    print(
+        f"test accuracy {last.test_accuracy:.4f} after {last.epoch} epochs; saved in {directory} ({picture.name} shows the curves)"
+    )
+
+
+def begin(args):
+    if args.resume:
+        for name in ("model", "opt", "activation", "recipe", "save", "lr", "momentum", "rho", "eps"):
+            if getattr(args, name) is not None:
+                raise ValueError(f"--{name} cannot be given with --resume: the saved run has its own")
+        data = tm.load(args.data or tm.checkpoint.newest(args.resume)[0]["where"])
+        return tm.resume(args.resume, data, **changes(args)), args.resume, 0
+    make, arguments, optimizer, settings = configured(args)
+    data = tm.load(args.data)
+    if "epochs" not in settings or (args.epochs is None and data.name == "digits" and not args.recipe):
+        settings["epochs"] = 20 if data.name == "digits" else settings.get("epochs", 10)
+    _, height, width = data.train.images.shape
+    run = tm.Run(make(image=(1, height, width), **arguments), optimizer, data, tm.Settings(**settings))
+    directory = Path(args.save or f"runs/{run.model.name}-{optimizer.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    if tm.checkpoint.checkpoints(directory):
+        raise ValueError(f"{directory} holds a run already: --resume it, or --save into another directory")
+    return run, directory, RECIPES[args.recipe].then if args.recipe and args.epochs is None else 0
+
+
+def main(argv=None):
+    try:
+        args = parser().parse_args(argv)
+        if args.list_recipes:
+            for name, recipe in RECIPES.items():
+                print(f"{name:17} {recipe.title}\n{'':17} published: {recipe.published}")
+            return 0
+        run, directory, then = begin(args)
+        if not args.quiet:
+            rule = ", ".join(f"{k} {v:g}" for k, v in run.optimizer.hyper.items())
+            print(
+                f"{run.model.name} ({run.model.size:,} parameters) by {run.optimizer.name} ({rule}), seed {run.settings.seed}"
+            )
+            print(run.data.source)
+            print(HEADER)
+            if args.recipe == "dropout":
+                test_loss, accuracy = tm.evaluate(run.model, run.data.test)
+                print(f"    0        –          – {test_loss:10.4f} {accuracy:9.4f}         (untrained)")
+        status = train(run, args, directory)
+        if not status and then:
+            print(f"going on from {directory} for {then} more epochs")
+            run = tm.resume(directory, run.data, epochs=run.epoch + then)
+            status = train(run, args, directory)
+        if run.history:
+            report(run, directory)
+        return status
+    except SystemExit as end:  # argparse has said why
+        return end.code
+    except tm.Diverged as error:
+        print(f"{error}", file=sys.stderr)
+        return 1
+    except (tm.DataError, ValueError, ImportError) as error:
+        print(f"{error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,19 @@
+"""tinymnist: handwritten-digit classifiers trained on MXNet ndarray arithmetic and autograd, every part written out.
+
+Read in this order: ops, loss, optim, layers, models (what is trained, and by which rule); idx, data, batches (on what);
+graph, replica, train, evaluate (how); checkpoint, devices (how it goes on, and on what); recipes, plot (what for).
+"""
+
+from tinymnist import checkpoint, idx, init, layers, loss, models, ops, optim
+from tinymnist.data import load
+from tinymnist.evaluate import evaluate, predict
+from tinymnist.files import DataError
+from tinymnist.models import dropout_cnn, lenet, mlp, softmax_regression
+from tinymnist.optim import Optimizer
+from tinymnist.train import Diverged, Epoch, Run, Settings, fit, resume
+
+__all__ = [
+    "DataError", "Diverged", "Epoch", "Optimizer", "Run", "Settings", "checkpoint", "dropout_cnn", "evaluate", "fit", "idx", "init",
+    "layers", "lenet", "load", "loss", "mlp", "models", "ops", "optim", "predict", "resume",
+    "softmax_regression",
+]  # fmt: skip

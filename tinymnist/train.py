@@ -1,0 +1,240 @@
+"""The training loop: a Run, what decides it, how it goes on, and what it leaves behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+
+import numpy as np
+
+from tinymnist import augment, checkpoint, devices
+from tinymnist.backend import mx, nd
+from tinymnist.batches import Batches, permutation, statistics
+from tinymnist.data import Split
+from tinymnist.evaluate import BATCH, check_size, evaluate, measured, right
+from tinymnist.files import DataError
+from tinymnist.optim import Optimizer
+from tinymnist.replica import Replica
+
+AHEAD = 8  # Python may run this many batches ahead of the device: it is kept busy, and Ctrl-C is felt
+SEEDED = 16  # a model with dropout is seeded anew every so many batches, and can stop there and go on to the last bit
+
+
+class Diverged(ArithmeticError):
+    """A loss that is not finite, in a sentence that names the epoch, the batch and the learning rate."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What decides a run besides model, rule and data. The learning rate of epoch e = 0, 1, … is lr · lr_decay^e.
+
+    ValueError: a value out of range.
+    """
+
+    epochs: int = 10
+    batch_size: int = 100
+    device: str = "cpu"
+    seed: int = 0
+    limit: int | None = None  # train on the first so many images only
+    normalize: bool = False  # pixels shifted and scaled to mean 0 and standard deviation 1 over the training set
+    augment: bool = False  # training images shifted, turned and scaled a little, anew every epoch
+    lr_decay: float = 1.0
+    log_interval: int = 100  # batches between two looks at the loss and the speed
+    compile: bool = True  # steps replayed as static graphs; False runs the Python code of every operation
+
+    def __post_init__(self):
+        for name, low in {"epochs": 0, "batch_size": 1, "seed": 0, "log_interval": 1}.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < low:
+                raise ValueError(f"{name.replace('_', ' ')} must be a whole number from {low} on, not {value!r}")
+        if self.limit is not None and (not isinstance(self.limit, int) or self.limit < 1):
+            raise ValueError(f"limit must be a whole number from 1 on, not {self.limit!r}")
+        if not 0 < self.lr_decay <= 1:
+            raise ValueError(f"lr decay must be above 0 and at most 1, not {self.lr_decay!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Epoch:
+    """After an epoch: loss and train_accuracy over the examples as they were seen, test_… over the test set after it.
+
+    `curve` has [examples seen since the beginning, loss of that batch], `speed` images per second, each interval one.
+    """
+
+    epoch: int
+    lr: float | None
+    loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    curve: list
+    seconds: float
+    speed: list
+
+
+class Run:
+    """A training: model, rule, data, settings; where it stands (epoch, batch) and what it has seen (history, seen).
+
+    DataError: images that are not the model's size. ValueError: a device that is not there.
+    """
+
+    def __init__(self, model, optimizer, data, settings):
+        self.data, self.optimizer, self.settings = data, optimizer, settings
+        self.epoch, self.batch, self.history = 0, 0, []
+        self.seen, self.seconds, self.speed = [], 0.0, []  # of this epoch: [examples, mean loss, number right] a batch
+        self.stop = False  # set it, and the run ends at the next batch from which it can go on
+        check_size(model, data.train.images, f"the images of {data.name}")
+        self.train_split = Split(*(array[: settings.limit] for array in data.train))
+        contexts = devices.named(settings.device)
+        if settings.normalize:
+            model.mean, model.std = statistics(self.train_split.images)
+        if model.weights is None:
+            model.initialize(settings.seed, contexts[0])
+        self.model, self.exchange = model, devices.Exchange(contexts)
+        models = [model, *(model.replica(context) for context in contexts[1:])]
+        rules = [optimizer, *(Optimizer(optimizer.name, **optimizer.hyper) for _ in contexts[1:])]
+        self.replicas = [
+            Replica(
+                *(twin, rule, self.train_split, settings.batch_size),
+                share=share,
+                shares=len(contexts),
+                alter=augment.altered if settings.augment else None,
+                compile=settings.compile,
+            )
+            for share, (twin, rule) in enumerate(zip(models, rules))
+        ]
+        self.measure = measured(model, settings.compile)
+        self.test = Batches(data.test, BATCH, contexts[0])
+
+    def save(self, directory):
+        """Writes a checkpoint, from which `resume` goes on.   DataError: it could not be written whole"""
+        return checkpoint.save(directory, self)
+
+    @property
+    def hyper(self):
+        """The rule's hyper-parameters in this epoch."""
+        hyper = dict(self.optimizer.hyper)
+        if "lr" in hyper:
+            hyper["lr"] *= self.settings.lr_decay**self.epoch
+        return hyper
+
+    def train(self, *, on_batch=None, on_epoch=None, save=None, save_every=0):
+        """Trains until settings.epochs, or until `stop` is set.
+
+        Into the directory `save` goes a checkpoint after every epoch, where the run stops, and every `save_every` batches.
+        on_batch(run, examples) is called after every batch, on_epoch(run) after every epoch.
+        Diverged: the loss is not finite; what was saved before stays.
+        """
+        while self.epoch < self.settings.epochs and not self.stop:
+            if self.run_batches(on_batch, save, save_every):
+                self.finish_epoch()
+                if on_epoch:
+                    on_epoch(self)
+            if save:
+                self.save(save)
+        return self
+
+    def run_batches(self, on_batch, save, save_every):
+        """The batches that are left of this epoch; False where `stop` came before the last."""
+        settings, hyper, n = self.settings, self.hyper, len(self.train_split.labels)
+        began, saved, unread = time.perf_counter() - self.seconds, self.batch, []
+        order, seed = permutation(settings.seed, self.epoch, n), (settings.seed, self.epoch)
+        for shares in zip(*(replica.batches.epoch(order, self.batch, seed) for replica in self.replicas)):
+            if not self.model.random or self.batch % SEEDED == 0:  # from here the run could go on
+                due = save and save_every and self.batch - saved >= save_every
+                if due or self.stop:
+                    self.read(unread, began)
+                if self.stop:
+                    return False
+                if due:
+                    self.save(save)
+                    saved = self.batch
+                if self.model.random:
+                    mx.random.seed(int(np.random.SeedSequence((*seed, self.batch)).generate_state(1)[0] >> 1))
+            size = min(settings.batch_size, n - self.batch * settings.batch_size)
+            unread.append([replica.gradient(share, size) for replica, share in zip(self.replicas, shares)])
+            self.exchange.sum([replica.model.gradients for replica in self.replicas])
+            for replica in self.replicas:
+                replica.update(hyper)
+            self.batch += 1
+            if len(unread) >= AHEAD:
+                unread[-AHEAD][0].loss.wait_to_read()
+            if self.batch % settings.log_interval == 0:
+                self.read(unread, began)
+            if on_batch:
+                on_batch(self, size)
+        self.read(unread, began)
+        return True
+
+    def read(self, unread, began):
+        """Brings the losses and accuracies of the last batches from the device to `seen`; Diverged where one is not finite."""
+        parts = [part for batch in unread for part in batch if part]
+        if not parts:
+            return
+        losses, accuracies = (
+            nd.concat(*(part[column].as_in_context(mx.cpu()) for part in parts), dim=0).asnumpy().tolist()
+            for column in (1, 2)
+        )
+        values = iter(zip([part.examples for part in parts], losses, accuracies))
+        first = len(self.seen)
+        for batch in unread:
+            sizes, losses, accuracies = zip(*(next(values) for part in batch if part))
+            mean = float(np.average(losses, weights=sizes))
+            if not math.isfinite(mean):
+                at = f", the learning rate {self.hyper['lr']:g}; try a smaller one" if "lr" in self.hyper else ""
+                raise Diverged(f"the loss of epoch {self.epoch + 1}, batch {len(self.seen) + 1} is {mean}{at}")
+            self.seen.append([sum(sizes), mean, right(sizes, accuracies)])
+        unread.clear()
+        before, self.seconds = self.seconds, time.perf_counter() - began
+        self.speed.append(round(sum(size for size, *_ in self.seen[first:]) / (self.seconds - before), 1))
+
+    def finish_epoch(self):
+        """Adds this epoch to the history, with the test set's loss and accuracy, and goes to the beginning of the next."""
+        sizes, losses, correct = np.array(self.seen).T
+        examples = (self.epoch * len(self.train_split.labels) + np.cumsum(sizes)).astype(int).tolist()
+        interval = self.settings.log_interval
+        self.history.append(
+            Epoch(
+                self.epoch + 1,
+                self.hyper.get("lr"),
+                float(np.average(losses, weights=sizes)),
+                float(correct.sum() / sizes.sum()),
+                *evaluate(self.model, self.test, self.measure),
+                [[n, value] for n, value in zip(examples, losses.tolist())][interval - 1 :: interval],
+                round(self.seconds, 3),
+                self.speed,
+            )
+        )
+        self.epoch, self.batch, self.seen, self.seconds, self.speed = self.epoch + 1, 0, [], 0.0, []
+
+
+def fit(model, optimizer, data, *, on_batch=None, on_epoch=None, save=None, save_every=0, **settings):
+    """Trains a model by a rule on data -> Run. The settings are those of Settings; all else is as in Run.train."""
+    run = Run(model, optimizer, data, Settings(**settings))
+    return run.train(on_batch=on_batch, on_epoch=on_epoch, save=save, save_every=save_every)
+
+
+def resume(directory, data, *, model=None, **changes):
+    """The Run of a directory as its newest whole checkpoint has it; `train` goes on, to the last bit as if never stopped.
+
+    `changes` are settings; epochs, device, log_interval and compile may change, no others. A model that is not one of
+    tinymnist's own is to be given. DataError: no checkpoint, none that is whole, another version, other data.
+    ValueError: a setting that cannot change.
+    """
+    model, vectors, content = checkpoint.load(directory, model)
+    settings = content["settings"]
+    for key, value in changes.items():
+        if key not in ("epochs", "device", "log_interval", "compile") and value != settings[key]:
+            was = f"{key.replace('_', ' ')} {settings[key]!r}"
+            raise ValueError(f"{directory} was begun with {was} and cannot go on with {value!r}")
+    if content["data"] != data.fingerprint:
+        raise DataError(f"{directory} was begun on other data ({content['source']}) than {data.source}")
+    optimizer = Optimizer(content["rule"], **content["hyper"])
+    run = Run(model, optimizer, data, Settings(**{**settings, **changes}))
+    for replica in run.replicas:
+        for own, vector in zip(replica.optimizer.state, vectors):
+            own[:] = vector.as_in_context(own.context)
+    for name in ("epoch", "batch", "seen", "seconds", "speed"):
+        setattr(run, name, content[name])
+    run.history = [Epoch(**epoch) for epoch in content["history"]]
+    return run
