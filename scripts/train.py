@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import tinymnist as tm
+from tinymnist import recipes
 from tinymnist.recipes import RECIPES, SETTINGS, hyper
 
 HEADER = "epoch     loss  train acc  test loss  test acc        lr   images/s  seconds"
@@ -49,9 +50,13 @@ def parser():
     data.add_argument(
         "--data",
         metavar="NAME",
-        help="mnist, fashion-mnist, digits or a directory with the four IDX files;\ndefault: $TINYMNIST_DATA, else mnist, else the embedded digits",
+        help="mnist, fashion-mnist, digits or a directory with the four IDX files;\n"
+        "default: $TINYMNIST_DATA, else mnist, else the embedded digits",
     )
     data.add_argument("--limit", type=int, metavar="N", help="use the first N training images only")
+    data.add_argument(
+        "--hold-out", type=int, metavar="N", help="test on the last N training images instead, to choose settings by"
+    )
     data.add_argument("--normalize", action="store_true", default=None, help="pixels to mean 0 and deviation 1")
     data.add_argument(
         "--augment", action="store_true", default=None, help="shift, turn and scale training images anew every epoch"
@@ -63,6 +68,7 @@ def parser():
     )
     out.add_argument("--resume", metavar="DIR", help="go on with the run saved there; --epochs may be more than before")
     out.add_argument("--log-interval", type=int, metavar="N", help="print loss and images/s every N batches")
+    out.add_argument("--show", action="store_true", help="open the picture of the curves at the end")
     out.add_argument("--quiet", action="store_true", help="print the last line only")
     lines = [
         f"  {m:12} " + "  ".join(f"{r} {hyper(m, r)['lr']:g}" for r in tm.optim.RULES if "lr" in hyper(m, r))
@@ -171,17 +177,23 @@ def train(run, args, directory):
     return 0
 
 
-def report(run, directory):
+def report(run, directory, untrained=None, show=False):
     """The last line, and a picture of the curves beside the checkpoint."""
     from tinymnist import plot
 
     last = run.history[-1]
-    picture = plot.curves(
-        run.history, f"{run.model.name} by {run.optimizer.name} on {run.data.name}", Path(directory) / "curves.png"
-    )
+    title = f"{run.model.name} by {run.optimizer.name} on {Path(run.data.name).name}, seed {run.settings.seed}"
+    picture = plot.curves(run.history, len(run.train_split.labels), title, Path(directory) / "curves.png", untrained)
     print(
         f"test accuracy {last.test_accuracy:.4f} after {last.epoch} epochs; saved in {directory} ({picture.name} shows the curves)"
     )
+    if show:
+        plot.show(picture)
+
+
+def loaded(args, where=None):
+    data = tm.load(args.data or where)
+    return recipes.held_out(data, args.hold_out) if args.hold_out is not None else data
 
 
 def begin(args):
@@ -189,10 +201,10 @@ def begin(args):
         for name in ("model", "opt", "activation", "recipe", "save", "lr", "momentum", "rho", "eps"):
             if getattr(args, name) is not None:
                 raise ValueError(f"--{name} cannot be given with --resume: the saved run has its own")
-        data = tm.load(args.data or tm.checkpoint.newest(args.resume)[0]["where"])
+        data = loaded(args, tm.checkpoint.newest(args.resume)[0]["where"])
         return tm.resume(args.resume, data, **changes(args)), args.resume, 0
     make, arguments, optimizer, settings = configured(args)
-    data = tm.load(args.data)
+    data = loaded(args)
     if "epochs" not in settings or (args.epochs is None and data.name == "digits" and not args.recipe):
         settings["epochs"] = 20 if data.name == "digits" else settings.get("epochs", 10)
     _, height, width = data.train.images.shape
@@ -218,16 +230,18 @@ def main(argv=None):
             )
             print(run.data.source)
             print(HEADER)
-            if args.recipe == "dropout":
-                test_loss, accuracy = tm.evaluate(run.model, run.data.test)
-                print(f"    0        –          – {test_loss:10.4f} {accuracy:9.4f}         (untrained)")
+        untrained = None
+        if args.recipe and RECIPES[args.recipe].untrained:
+            untrained = tm.evaluate(run.model, run.data.test)
+            if not args.quiet:
+                print(f"    0        –          – {untrained[0]:10.4f} {untrained[1]:9.4f}")
         status = train(run, args, directory)
         if not status and then:
             print(f"going on from {directory} for {then} more epochs")
             run = tm.resume(directory, run.data, epochs=run.epoch + then)
             status = train(run, args, directory)
         if run.history:
-            report(run, directory)
+            report(run, directory, untrained, args.show)
         return status
     except SystemExit as end:  # argparse has said why
         return end.code

@@ -1,24 +1,142 @@
-"""Figures, drawn by matplotlib without a display; every function saves one and gives back its path."""
+"""Figures, drawn by matplotlib without a display. Every function saves one and gives back its path."""
 
 from __future__ import annotations
 
+import itertools
+import os
+import sys
+import webbrowser
 from pathlib import Path
 
+import numpy as np
 
-def curves(history, title, path):
-    """Loss and accuracy per epoch, on training and test images, from a list of train.Epoch."""
+COLOURS = {"sgd": "red", "momentum": "blue", "adagrad": "green", "rmsprop": "orange", "adadelta": "black"}
+
+
+def blank(width, height, title):
+    """A figure with a title, not by pyplot, which wants a display. Only who draws needs matplotlib: imported here."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
     figure.suptitle(title)
+    return figure
+
+
+def saved(figure, path):
+    figure.savefig(path, dpi=100)
+    return Path(path)
+
+
+def show(path):
+    """Opens a figure in whatever this machine shows pictures with; where there is no display, says so."""
+    display = sys.platform.startswith(("win", "darwin")) or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
+    if not (display and webbrowser.open(Path(path).resolve().as_uri())):
+        print(f"there is no display here; {path} can be opened elsewhere", file=sys.stderr)
+
+
+def curves(history, examples, title, path, untrained=None):
+    """Loss against examples seen, and accuracy after every epoch of so many examples, from a list of train.Epoch.
+
+    `untrained` is (loss, accuracy) on the test set before the first step, where that was measured.
+    """
+    figure = blank(10, 4, title)
+    left, right = figure.subplots(1, 2)
     epochs = [e.epoch for e in history]
-    for axes, what, train, test in zip(
-        figure.subplots(1, 2), ("loss", "accuracy"), ("loss", "train_accuracy"), ("test_loss", "test_accuracy")
-    ):
-        axes.plot(epochs, [getattr(e, train) for e in history], "o-", ms=3, label="training, as seen")
-        axes.plot(epochs, [getattr(e, test) for e in history], "s-", ms=3, label="test, after the epoch")
-        axes.set(xlabel="epoch", ylabel=what)
+    points = [point for e in history for point in e.curve]  # none where an epoch is shorter than log_interval
+    if points:
+        left.plot(*zip(*points), lw=0.7, color="tab:blue", label="training, single batches")
+    else:
+        middles = [(e - 0.5) * examples for e in epochs]
+        left.plot(middles, [e.loss for e in history], label="training, mean of the epoch")
+    tested = [(0, *untrained)] if untrained else []
+    tested += [(e.epoch, e.test_loss, e.test_accuracy) for e in history]
+    tested_epochs, losses, accuracies = zip(*tested)
+    left.plot([e * examples for e in tested_epochs], losses, "o", ms=5, color="tab:red", label="test")
+    left.set(title="loss", xlabel="training examples seen", ylabel="cross-entropy, nats", ylim=(0, None))
+    left.xaxis.set_major_formatter("{x:,.0f}")
+    right.plot(epochs, percent([e.train_accuracy for e in history]), "o-", ms=4, label="training, as they were seen")
+    right.plot(tested_epochs, percent(accuracies), "o-", ms=4, color="tab:red", label="test, after the epoch")
+    right.set(title="accuracy", xlabel="epoch", ylabel="accuracy, %")
+    right.xaxis.get_major_locator().set_params(integer=True)
+    for axes in (left, right):
         axes.legend()
         axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
-    return Path(path)
+    return saved(figure, path)
+
+
+def comparison(rules, title, path):
+    """Accuracy per epoch on the training set and on the test set: a line per rule, its spread over seeds shaded.
+
+    rules is a list of (label, rule, training, test), the latter two of shape (seeds, epochs), in %.
+    """
+    figure, styles = blank(10, 4.5, title), {}
+    panels = figure.subplots(1, 2, sharey=True)
+    for label, rule, *accuracies in rules:
+        style = next(styles.setdefault(rule, itertools.cycle(["-", "--", ":", "-."])))  # a rule may come twice
+        for axes, values in zip(panels, map(np.asarray, accuracies)):
+            epochs = range(1, values.shape[1] + 1)
+            axes.plot(epochs, values.mean(0), style, marker="o", ms=3, color=COLOURS[rule], label=label)
+            axes.fill_between(epochs, values.min(0), values.max(0), color=COLOURS[rule], alpha=0.12, lw=0)
+    for axes, name in zip(panels, ("training", "test")):
+        axes.set(title=f"{name} set", xlabel="epoch", ylabel=f"{name} accuracy, %")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+    panels[1].legend(loc="lower right")
+    return saved(figure, path)
+
+
+def grid(images, captions, wrong, title, path, columns=8):
+    """Images (N, H, W), as dark ink on white, each under its caption, red where it is wrong."""
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    figure = blank(max(1.25 * columns, 5), 1.45 * rows + 0.5, title)
+    panels = figure.subplots(rows, columns, squeeze=False).reshape(-1)
+    for axes in panels:
+        axes.axis("off")
+    for axes, image, caption, bad in zip(panels, images, captions, wrong):
+        axes.imshow(image, cmap="gray_r", vmin=0, vmax=255)
+        axes.set_title(caption, fontsize=9, color="tab:red" if bad else "black")
+    return saved(figure, path)
+
+
+def confusion(matrix, title, path):
+    """How often digit i (row) was read as j (column); the mistakes in colour, as the diagonal would drown them."""
+    figure = blank(6, 5.6, title)
+    axes, k = figure.subplots(), len(matrix)
+    mistakes = np.where(np.eye(k, dtype=bool), 0, matrix)
+    picture = axes.imshow(mistakes, cmap="Reds", vmax=max(1, mistakes.max()))
+    for i, j in np.ndindex(k, k):
+        dark = mistakes[i, j] > 0.6 * mistakes.max() > 0
+        style = {"color": "white" if dark else "black" if matrix[i, j] else "lightgrey"}
+        axes.text(j, i, matrix[i, j], ha="center", va="center", fontsize=9, **style)
+    axes.set(xlabel="predicted digit", ylabel="true digit", xticks=range(k), yticks=range(k))
+    figure.colorbar(picture, label="mistakes", shrink=0.8)
+    return saved(figure, path)
+
+
+def first_layer(model, path):
+    """What the first layer looks for: the filters of a convolution, or a picture of the weights of each output."""
+    weight = next(iter(model.parameters.values())).asnumpy()
+    if weight.ndim == 4:
+        (count, _, height, width), weight = weight.shape, weight[:, 0]
+        title = f"the {count} filters of the first layer, {height}×{width}"
+    else:
+        weight = weight.reshape(-1, *model.image[1:])
+        digits = len(model.parameters) == 2
+        title = "the weights of each digit" if digits else f"the weights of the first layer's {len(weight)} units"
+    columns = 5 if len(weight) == 10 else min(16, len(weight))
+    rows = -(-len(weight) // columns)
+    figure = blank(0.9 * columns + 2, 1.0 * rows + 0.8, title)
+    panels = figure.subplots(rows, columns, squeeze=False)
+    most = np.abs(weight).max()
+    for axes in panels.flat:
+        axes.axis("off")
+    for number, (axes, values) in enumerate(zip(panels.flat, weight)):
+        picture = axes.imshow(values, cmap="RdBu_r", vmin=-most, vmax=most)
+        axes.set_title(number, fontsize=8)
+    figure.colorbar(picture, ax=panels, label="weight of a pixel: red for, blue against", shrink=0.8)
+    return saved(figure, path)
+
+
+def percent(shares):
+    return [100 * share for share in shares]
