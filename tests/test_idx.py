@@ -198,6 +198,24 @@ def test_a_small_gzip_takes_little_memory(zeros, size):
     tracemalloc.stop()
 
 
+def test_a_large_gzip_may_unfold_to_64_times_its_size(monkeypatch):
+    monkeypatch.setattr(idx, "FREE", 1 << 16)
+    noise = os.urandom(4096)
+    assert idx.read(io.BytesIO(gzip.compress(header(240_000) + noise + bytes(240_000 - 4096)))).size == 240_000
+    with pytest.raises(DataError, match="cannot be trusted to unfold to the 400,000 promised"):
+        idx.read(io.BytesIO(gzip.compress(header(400_000) + noise + bytes(400_000 - 4096))))
+
+
+def test_what_does_not_fit_in_memory_is_one_sentence(tmp_path, monkeypatch):
+    def empty(*_):
+        raise MemoryError("Unable to allocate 4.00 B")
+
+    idx.write(tmp_path / "a", np.arange(4, dtype="u1"))
+    monkeypatch.setattr(np, "empty", empty)
+    with pytest.raises(DataError, match=f"{tmp_path / 'a'}: 0 of 4 data bytes could be read; Unable to allocate"):
+        idx.read(tmp_path / "a")
+
+
 @pytest.mark.parametrize("name", ["a", "a.gz"])
 @pytest.mark.parametrize("break_at", ["write", "fsync", "replace"])
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, name, break_at):
@@ -219,15 +237,15 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, name, break_a
     assert idx.read(path).tolist() == [0, 1, 2] and os.listdir(tmp_path) == [name]
 
 
-def test_writing_where_one_cannot(tmp_path):
+def test_writing_where_one_cannot(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="cannot be written: No such file or directory"):
         idx.write(tmp_path / "no" / "where", np.zeros(1, "u1"))
     with pytest.raises(DataError, match="cannot be written: Is a directory"):
         idx.write(tmp_path, np.zeros(1, "u1"))
-    if os.path.exists("/dev/full"):
+    if os.path.exists("/dev/full"):  # a device is written to, never replaced
+        monkeypatch.setattr(os, "replace", lambda *_: pytest.fail("/dev/full would be replaced"))
         with pytest.raises(DataError, match="/dev/full: cannot be written: No space left on device"):
             idx.write("/dev/full", np.zeros(1, "u1"))
-        assert not os.path.isfile("/dev/full")  # a device is written to, never replaced
     for other in ("int64", "uint16", "float16", "bool", "U1"):
         with pytest.raises(ValueError, match="its types are uint8, int8, int16, int32, float32, float64"):
             idx.write(tmp_path / "x", np.zeros(1, other))
@@ -238,3 +256,4 @@ def test_equal_arrays_make_equal_files(tmp_path):
     for name in ("a.gz", "b.gz"):
         idx.write(tmp_path / name, np.arange(100, dtype="i4"))
     assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes()
+    assert (tmp_path / "a.gz").read_bytes()[3:8] == bytes(5)  # neither a name nor a time in the gzip header

@@ -60,7 +60,7 @@ def _read(stream, name, mmap):
             raise DataError(f"{name}: {stored:,} compressed bytes cannot be trusted to unfold to the {size:,} promised")
         if not zipped:
             _compare(name, stored - 4 - 4 * len(shape), size)
-            if mmap and size:
+            if mmap:
                 return np.memmap(stream, dtype, "r", stream.tell(), shape)
         data = np.empty(size, np.uint8)
         some = source.read1 if zipped else source.read
