@@ -14,7 +14,7 @@ from tinymnist.backend import autograd, mx, nd
 
 
 class Layer:
-    """build(shape) takes the shape of one example and gives that of its result; `shapes` names the layer's parameters."""
+    """build(shape) takes the shape of one example and gives that of its result; `shapes` names the parameters."""
 
     shapes: dict[str, tuple] = {}  # noqa: RUF012
 
@@ -33,7 +33,7 @@ class Dense(Layer):
         return (self.units,)
 
     def __call__(self, x):
-        return ops.dense(x, self.weight, self.bias)
+        return ops.dense(ops.flatten(x, layout="CHWN") if x.ndim == 4 else x, self.weight, self.bias)
 
 
 class Conv2D(Layer):
@@ -128,7 +128,8 @@ class Sequential:
 
     def __call__(self, x):
         """x (N, C, H, W) -> logits (N, K)"""
-        x = ops.to_chwn(x) if any(isinstance(layer, (Conv2D, MaxPool2D)) for layer in self.layers) else x
+        if x.ndim == 4:
+            x = ops.flatten(x) if isinstance(self.layers[0], (Dense, Flatten)) else ops.to_chwn(x)
         for layer in self.layers:
             x = layer(x)
         return ops.from_chwn(x) if x.ndim == 4 else x

@@ -1,0 +1,133 @@
+"""Every gradient, of every operation, layer and model, against finite differences in float64."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from proof import finite_differences, numbers
+
+from tinymnist import layers, loss, models, ops
+from tinymnist.backend import mx, nd
+
+X, IMAGES, LABELS = (4, 6), (2, 3, 7, 8), [3, 0, 5, 1]
+
+
+def seeded(f):
+    """f with the same random numbers at every call"""
+
+    def again(*inputs):
+        mx.random.seed(3)
+        return f(*inputs)
+
+    return again
+
+
+OPERATIONS = {  # name: function, shapes of its inputs
+    "dense": (ops.dense, X, (5, 6), (5,)),
+    "dense of images": (ops.dense, IMAGES, (5, 168), (5,)),
+    "conv2d": (ops.conv2d, IMAGES, (4, 3, 5, 5), (4,)),
+    "conv2d 1x1": (ops.conv2d, IMAGES, (4, 3, 1, 1), (4,)),
+    "conv2d strided": (lambda *i: ops.conv2d(*i, stride=(2, 3)), IMAGES, (4, 3, 3, 2), (4,)),
+    "conv2d padded": (lambda *i: ops.conv2d(*i, pad=(1, 2)), IMAGES, (4, 3, 3, 3), (4,)),
+    "conv2d dilated": (lambda *i: ops.conv2d(*i, dilate=(2, 3)), IMAGES, (4, 3, 3, 2), (4,)),
+    "conv2d all three": (lambda *i: ops.conv2d(*i, stride=2, pad=2, dilate=2), IMAGES, (4, 3, 3, 3), (4,)),
+    "conv2d without bias": (ops.conv2d, IMAGES, (4, 3, 3, 3)),
+    "conv2d CHWN": (lambda *i: ops.conv2d(*i, pad=1, stride=2, layout="CHWN"), (3, 7, 8, 2), (4, 3, 3, 3), (4,)),
+    "max_pool2d": (lambda x: ops.max_pool2d(x, 2), IMAGES),
+    "max_pool2d overlapping": (lambda x: ops.max_pool2d(x, (3, 2), stride=1), IMAGES),
+    "max_pool2d gapped": (lambda x: ops.max_pool2d(x, 2, stride=3), IMAGES),
+    "max_pool2d padded": (lambda x: ops.max_pool2d(x, 3, stride=2, pad=1), IMAGES),
+    "avg_pool2d": (lambda x: ops.avg_pool2d(x, 2), IMAGES),
+    "avg_pool2d overlapping": (lambda x: ops.avg_pool2d(x, (3, 2), stride=1), IMAGES),
+    "avg_pool2d gapped": (lambda x: ops.avg_pool2d(x, 2, stride=3), IMAGES),
+    "avg_pool2d padded": (lambda x: ops.avg_pool2d(x, 3, stride=2, pad=1), IMAGES),
+    "relu": (ops.relu, X),
+    "tanh": (ops.tanh, X),
+    "sigmoid": (ops.sigmoid, X),
+    "flatten": (ops.flatten, IMAGES),
+    "flatten CHWN": (lambda x: ops.flatten(x, layout="CHWN"), IMAGES),
+    "to_chwn": (ops.to_chwn, IMAGES),
+    "from_chwn": (ops.from_chwn, IMAGES),
+    "dropout": (seeded(lambda x: ops.dropout(x, 0.5)), X),
+    "dropout of channels": (seeded(lambda x: ops.dropout(x, 0.25, axes=(2, 3))), IMAGES),
+    "log_softmax": (loss.log_softmax, X),
+    "softmax": (loss.softmax, X),
+    "softmax_cross_entropy": (lambda z: loss.softmax_cross_entropy(z, nd.array(LABELS, z.context)), X),
+}
+
+
+@pytest.mark.parametrize("f, shapes", [(f, shapes) for f, *shapes in OPERATIONS.values()], ids=OPERATIONS)
+def test_operations(f, shapes, device):
+    inputs = numbers("float64", *shapes)
+    finite_differences(f, *(inputs if isinstance(inputs, list) else [inputs]), device=device)
+
+
+def function_of_everything(network):
+    """A network as a function of its input and of all its parameters, with their shapes"""
+    network.allocate(dtype="float64")
+
+    def f(x, *values):
+        for name, value in zip(network.parameters, values):
+            number, kind = name.split(".")
+            setattr(network.layers[int(number)], kind, value)
+        return network(x)
+
+    return seeded(f), [p.shape for p in network.parameters.values()]
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.Dense(5),
+        layers.Conv2D(4, 3),
+        layers.Conv2D(4, (3, 2), stride=(2, 1), pad=(0, 2), dilate=(1, 2)),
+        layers.MaxPool2D(2),
+        layers.MaxPool2D(3, stride=2, pad=1),
+        layers.AvgPool2D(2),
+        layers.AvgPool2D((3, 2), stride=1, pad=1),
+        layers.Activation("relu"),
+        layers.Activation("tanh"),
+        layers.Activation("sigmoid"),
+        layers.Dropout(0.5),
+        layers.Dropout(0.5, channels=True),
+        layers.Flatten(),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_layers(layer, device):
+    f, shapes = function_of_everything(layers.Sequential(layer, layers.Dense(5), image=IMAGES[1:]))
+    finite_differences(f, *numbers("float64", IMAGES, *shapes), device=device)
+
+
+@pytest.mark.parametrize(
+    "make, arguments",
+    [
+        ("softmax", {}),
+        ("mlp", {}),
+        ("mlp", {"activation": "sigmoid", "hidden": (9, 8, 7)}),
+        ("lenet", {}),
+        ("lenet", {"activation": "relu", "filters": (4, 6), "kernels": (3, (5, 4)), "hidden": 30}),
+        ("lenet", {"output_activation": "tanh", "filters": (4, 6), "hidden": 30}),
+        ("dropout-cnn", {}),
+        ("dropout-cnn", {"rate": 0.25, "activation": "tanh"}),
+    ],
+)
+def test_whole_models_to_the_loss(make, arguments, device):
+    f, shapes = function_of_everything(models.MODELS[make](**arguments))
+    x, *weights = numbers("float64", (4, 1, 28, 28), *shapes)
+    weights = [w / np.sqrt(w[0].size) for w in weights]  # so that no activation saturates
+    finite_differences(
+        lambda *i: loss.softmax_cross_entropy(f(*i), nd.array(LABELS, device)), x, *weights, directions=3, device=device
+    )
+
+
+@given(
+    st.tuples(*[st.integers(1, 2)] * 2, *[st.integers(5, 8)] * 2),
+    st.tuples(*[st.integers(1, 3)] * 2),
+    *[st.integers(1, 3)] * 2,
+    st.integers(0, 2),
+    st.integers(1, 2),
+)
+def test_any_convolution(x, kernel, filters, stride, pad, dilate):
+    inputs = numbers("float64", x, (filters, x[1], *kernel), (filters,))
+    finite_differences(lambda *i: ops.conv2d(*i, stride=stride, pad=pad, dilate=dilate), *inputs)
