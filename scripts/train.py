@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+import shlex
 import signal
 import sys
 import time
@@ -10,15 +13,21 @@ from pathlib import Path
 
 import tinymnist as tm
 from tinymnist import recipes
+from tinymnist.backend import mx
 from tinymnist.recipes import RECIPES, SETTINGS, hyper
 
 HEADER = "epoch     loss  train acc  test loss  test acc        lr   images/s  seconds"
 NAMES = ", ".join(RECIPES)
 
 
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        self.exit(2, f"{message}; --help lists the options\n")
+
+
 def parser():
     """Options default to None, which means: what suits the model and the rule, or what the recipe says."""
-    p = argparse.ArgumentParser(description="Train a digit classifier.", formatter_class=argparse.RawTextHelpFormatter)
+    p = Parser(description="Train a digit classifier.", formatter_class=argparse.RawTextHelpFormatter)
     what = p.add_argument_group("what to train")
     what.add_argument("--model", choices=tm.models.MODELS, help="default: softmax")
     what.add_argument("--opt", choices=tm.optim.RULES, help="the update rule; default: sgd")
@@ -79,7 +88,7 @@ def parser():
 
 
 def configured(args):
-    """The model, the rule and the settings that the options ask for: a recipe's, a model's, and what was given by hand."""
+    """The model, the rule and the settings that the options ask for: a recipe's, a model's, and those given by hand."""
     if args.recipe is not None and args.recipe not in RECIPES:
         raise ValueError(f"there is no recipe {args.recipe!r}; the recipes are {NAMES}")
     recipe = RECIPES.get(args.recipe)
@@ -123,20 +132,22 @@ class Console:
     def __init__(self, run, args):
         from tqdm import tqdm
 
-        self.args, self.shown = args, 0
-        total = len(run.train_split.labels)
+        self.args = args
+        total, done = len(run.train_split.labels), run.batch * run.settings.batch_size
+        look = {"unit": " images", "unit_scale": True, "dynamic_ncols": True, "leave": False}
         hidden = True if args.quiet else None  # None: where stderr is no terminal
-        self.bar = tqdm(total=total, disable=hidden, leave=False, unit=" images", unit_scale=True, dynamic_ncols=True)
+        self.bar = tqdm(total=total, initial=done, disable=hidden, **look)
 
     def on_batch(self, run, examples):
-        if run.batch * run.settings.batch_size <= examples + self.bar.n and self.bar.n >= self.bar.total:
+        if self.bar.n >= self.bar.total:
             self.bar.reset()
+            self.bar.initial = 0
         self.bar.set_description(f"epoch {run.epoch + 1}/{run.settings.epochs}", refresh=False)
         if run.seen and run.batch % run.settings.log_interval == 0:
             self.bar.set_postfix_str(f"loss {run.seen[-1][1]:.4f}", refresh=False)
             if self.args.log_interval and not self.args.quiet:
-                line = f"      epoch {run.epoch + 1} batch {run.batch:5}: loss {run.seen[-1][1]:.4f}, {run.speed[-1]:,.0f} images/s"
-                self.bar.write(line, file=sys.stdout)
+                figures = f"loss {run.seen[-1][1]:.4f}, {run.speed[-1]:,.0f} images/s"
+                self.bar.write(f"      epoch {run.epoch + 1} batch {run.batch:5}: {figures}", file=sys.stdout)
         self.bar.update(examples)
 
     def on_epoch(self, run):
@@ -152,29 +163,44 @@ def line(e, n):
     )
 
 
-def train(run, args, directory):
+class Signals:
+    """Ctrl-C and SIGTERM end a run where it can go on, the process where no run is under way; a second one, at once."""
+
+    run = number = None
+
+    def __enter__(self):
+        numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
+        self.before = {number: signal.signal(number, self.caught) for number in numbers}
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def caught(self, number, frame):
+        for each in self.before:
+            signal.signal(each, signal.SIG_DFL)
+        self.number = number
+        if self.run is None:
+            raise SystemExit(128 + number)
+        self.run.stop = True
+
+
+def train(run, args, directory, signals, then=0):
     """Trains to the end, or to a signal; returns the exit status."""
-    caught = []
-
-    def on_signal(number, frame):
-        caught.append(number)
-        run.stop = True
-        signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
-
-    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     console = Console(run, args)
+    signals.run = run
     try:
         run.train(on_batch=console.on_batch, on_epoch=console.on_epoch, save=directory, save_every=args.save_every)
     finally:
+        signals.run = None
         console.bar.close()
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-    if caught and run.epoch < run.settings.epochs:
-        print(
-            f"stopped in epoch {run.epoch + 1} after {run.batch} batches; go on with: python scripts/train.py --resume {directory}"
-        )
-        return 128 + caught[0]
-    return 0
+    if signals.number is None:
+        return 0
+    where = f"in epoch {run.epoch + 1} after {run.batch} batches" if run.batch else f"after {run.epoch} epochs"
+    more = f" --epochs {run.settings.epochs + then}" if then else ""
+    print(f"stopped {where}; go on with: python scripts/train.py --resume {shlex.quote(str(directory))}{more}")
+    return 128 + signals.number
 
 
 def report(run, directory, untrained=None, show=False):
@@ -183,26 +209,37 @@ def report(run, directory, untrained=None, show=False):
 
     last = run.history[-1]
     title = f"{run.model.name} by {run.optimizer.name} on {Path(run.data.name).name}, seed {run.settings.seed}"
-    picture = plot.curves(run.history, len(run.train_split.labels), title, Path(directory) / "curves.png", untrained)
-    print(
-        f"test accuracy {last.test_accuracy:.4f} after {last.epoch} epochs; saved in {directory} ({picture.name} shows the curves)"
-    )
-    if show:
+    picture, shows = Path(directory) / "curves.png", " (curves.png shows the curves)"
+    try:
+        plot.curves(run.history, len(run.train_split.labels), title, picture, untrained)
+    except (ImportError, OSError) as error:
+        shows = ""
+        print(f"{picture}: cannot be drawn: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
+    print(f"test accuracy {last.test_accuracy:.4f} after {last.epoch} epochs; saved in {directory}{shows}")
+    if show and shows:
         plot.show(picture)
 
 
-def loaded(args, where=None):
-    data = tm.load(args.data or where)
+def loaded(args):
+    data = tm.load(args.data)
     return recipes.held_out(data, args.hold_out) if args.hold_out is not None else data
 
 
 def begin(args):
-    if args.resume:
+    if args.resume is not None:
         for name in ("model", "opt", "activation", "recipe", "save", "lr", "momentum", "rho", "eps"):
             if getattr(args, name) is not None:
                 raise ValueError(f"--{name} cannot be given with --resume: the saved run has its own")
-        data = loaded(args, tm.checkpoint.newest(args.resume)[0]["where"])
-        return tm.resume(args.resume, data, **changes(args)), args.resume, 0
+        if args.data is None and args.hold_out is None:  # what it was begun on
+            state = tm.checkpoint.newest(args.resume)[0]
+            args.data = state["where"]
+            args.hold_out = len(tm.load(args.data).train.labels) - state["examples"] or None
+        run = tm.resume(args.resume, loaded(args), **changes(args))
+        if run.epoch == run.settings.epochs:
+            print(
+                f"{args.resume} has ended: --epochs says how many it shall have instead of {run.epoch}", file=sys.stderr
+            )
+        return run, args.resume, 0
     make, arguments, optimizer, settings = configured(args)
     data = loaded(args)
     if "epochs" not in settings or (args.epochs is None and data.name == "digits" and not args.recipe):
@@ -210,47 +247,61 @@ def begin(args):
     _, height, width = data.train.images.shape
     run = tm.Run(make(image=(1, height, width), **arguments), optimizer, data, tm.Settings(**settings))
     directory = Path(args.save or f"runs/{run.model.name}-{optimizer.name}-{time.strftime('%Y%m%d-%H%M%S')}")
-    if tm.checkpoint.checkpoints(directory):
-        raise ValueError(f"{directory} holds a run already: --resume it, or --save into another directory")
     return run, directory, RECIPES[args.recipe].then if args.recipe and args.epochs is None else 0
+
+
+def command(args, signals):
+    """Does what the options ask for; returns the exit status."""
+    if args.list_recipes:
+        for name, recipe in RECIPES.items():
+            print(f"{name:17} {recipe.title}\n{'':17} published: {recipe.published}")
+        return 0
+    run, directory, then = begin(args)
+    if not args.quiet:
+        rule = ", ".join(f"{k} {v:g}" for k, v in run.optimizer.hyper.items())
+        size, seed = f"{run.model.size:,} parameters", f"seed {run.settings.seed}"
+        print(f"{run.model.name} ({size}) by {run.optimizer.name} ({rule}), {seed}")
+        print(run.data.source)
+        print(HEADER)
+    untrained = None
+    if args.recipe and RECIPES[args.recipe].untrained:
+        untrained = tm.evaluate(run.model, run.data.test)
+        if not args.quiet:
+            print(f"    0        –          – {untrained[0]:10.4f} {untrained[1]:9.4f}")
+    status = train(run, args, directory, signals, then)
+    if not status and then:
+        if not args.quiet:
+            print(f"going on from {directory} for {then} more epochs")
+        run = tm.resume(directory, run.data, epochs=run.epoch + then)
+        status = train(run, args, directory, signals)
+    if run.history and not status:
+        report(run, directory, untrained, args.show)
+    return status
 
 
 def main(argv=None):
     try:
-        args = parser().parse_args(argv)
-        if args.list_recipes:
-            for name, recipe in RECIPES.items():
-                print(f"{name:17} {recipe.title}\n{'':17} published: {recipe.published}")
-            return 0
-        run, directory, then = begin(args)
-        if not args.quiet:
-            rule = ", ".join(f"{k} {v:g}" for k, v in run.optimizer.hyper.items())
-            print(
-                f"{run.model.name} ({run.model.size:,} parameters) by {run.optimizer.name} ({rule}), seed {run.settings.seed}"
-            )
-            print(run.data.source)
-            print(HEADER)
-        untrained = None
-        if args.recipe and RECIPES[args.recipe].untrained:
-            untrained = tm.evaluate(run.model, run.data.test)
-            if not args.quiet:
-                print(f"    0        –          – {untrained[0]:10.4f} {untrained[1]:9.4f}")
-        status = train(run, args, directory)
-        if not status and then:
-            print(f"going on from {directory} for {then} more epochs")
-            run = tm.resume(directory, run.data, epochs=run.epoch + then)
-            status = train(run, args, directory)
-        if run.history:
-            report(run, directory, untrained, args.show)
-        return status
-    except SystemExit as end:  # argparse has said why
+        with Signals() as signals:
+            status = command(parser().parse_args(argv), signals)
+            sys.stdout.flush()
+            return status
+    except SystemExit as end:  # argparse has said why, or there was nothing to save yet
         return end.code
     except tm.Diverged as error:
-        print(f"{error}", file=sys.stderr)
-        return 1
+        return failed(1, error)
     except (tm.DataError, ValueError, ImportError) as error:
-        print(f"{error}", file=sys.stderr)
-        return 2
+        return failed(2, error)
+    except (MemoryError, mx.MXNetError) as error:
+        return failed(1, str(error).strip().splitlines()[-1] if str(error) else "out of memory")
+    except OSError as error:  # files have a DataError: it is what was printed that cannot be written
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would try once more at its end
+        return failed(2, f"standard output cannot be written: {error.strerror or error}")
+
+
+def failed(status, sentence):
+    print(sentence, file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

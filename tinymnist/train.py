@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import math
+import os
 import time
 
 import numpy as np
@@ -11,7 +14,7 @@ import numpy as np
 from tinymnist import augment, checkpoint, devices
 from tinymnist.backend import mx, nd
 from tinymnist.batches import Batches, permutation, statistics
-from tinymnist.data import Split
+from tinymnist.data import Split, load
 from tinymnist.evaluate import BATCH, check_size, evaluate, measured, right
 from tinymnist.files import DataError
 from tinymnist.optim import Optimizer
@@ -22,7 +25,7 @@ SEEDED = 16  # a model with dropout is seeded anew every so many batches, and ca
 
 
 class Diverged(ArithmeticError):
-    """A loss that is not finite, in a sentence that names the epoch, the batch and the learning rate."""
+    """A loss or a weight that is not finite, in a sentence that names the epoch, the batch and the learning rate."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,21 +78,29 @@ class Epoch:
 class Run:
     """A training: model, rule, data, settings; where it stands (epoch, batch) and what it has seen (history, seen).
 
-    DataError: images that are not the model's size. ValueError: a device that is not there.
+    DataError: images that are not the model's size, labels that are not its classes or not one for each image.
+    ValueError: a device that is not there.
     """
+
+    POSITION = ("epoch", "batch", "seen", "seconds", "speed")  # what of it changes from batch to batch
 
     def __init__(self, model, optimizer, data, settings):
         self.data, self.optimizer, self.settings = data, optimizer, settings
+        self.id, self.home = os.urandom(8).hex(), None  # for the checkpoints: whose they are, where they go
         self.epoch, self.batch, self.history = 0, 0, []
         self.seen, self.seconds, self.speed = [], 0.0, []  # of this epoch: [examples, mean loss, number right] a batch
         self.stop = False  # set it, and the run ends at the next batch from which it can go on
-        check_size(model, data.train.images, f"the images of {data.name}")
         self.train_split = Split(*(array[: settings.limit] for array in data.train))
         contexts = devices.named(settings.device)
-        if settings.normalize:
-            model.mean, model.std = statistics(self.train_split.images)
         if model.weights is None:
             model.initialize(settings.seed, contexts[0])
+        elif model.weights.context != contexts[0]:
+            weights = model.weights.as_in_context(contexts[0])
+            model.allocate(contexts[0], weights.dtype).weights[:] = weights
+        for split in (data.train, data.test):
+            check(model, split, data.name)
+        if settings.normalize:
+            model.mean, model.std = statistics(self.train_split.images)
         self.model, self.exchange = model, devices.Exchange(contexts)
         models = [model, *(model.replica(context) for context in contexts[1:])]
         rules = [optimizer, *(Optimizer(optimizer.name, **optimizer.hyper) for _ in contexts[1:])]
@@ -108,7 +119,12 @@ class Run:
 
     def save(self, directory):
         """Writes a checkpoint, from which `resume` goes on.   DataError: it could not be written whole"""
-        return checkpoint.save(directory, self)
+        with checkpoint.held(directory, self):
+            return checkpoint.save(directory, self)
+
+    @functools.cached_property
+    def fingerprint(self):
+        return self.data.fingerprint
 
     @property
     def hyper(self):
@@ -121,17 +137,23 @@ class Run:
     def train(self, *, on_batch=None, on_epoch=None, save=None, save_every=0):
         """Trains until settings.epochs, or until `stop` is set.
 
-        Into the directory `save` goes a checkpoint after every epoch, where the run stops, and every `save_every` batches.
-        on_batch(run, examples) is called after every batch, on_epoch(run) after every epoch.
-        Diverged: the loss is not finite; what was saved before stays.
+        Into the directory `save` goes a checkpoint before the first batch, after every epoch, where the run stops, and
+        every `save_every` batches. on_batch(run, examples) comes after every batch, on_epoch(run) after every epoch.
+        Diverged: a loss or a weight is not finite; what was saved before stays. DataError: it cannot be saved.
         """
-        while self.epoch < self.settings.epochs and not self.stop:
-            if self.run_batches(on_batch, save, save_every):
-                self.finish_epoch()
-                if on_epoch:
-                    on_epoch(self)
-            if save:
+        if save_every < 0:
+            raise ValueError(f"save every must be a whole number from 0 on, not {save_every!r}")
+        with checkpoint.held(save, self) if save else contextlib.nullcontext():
+            if save and not checkpoint.checkpoints(save):
                 self.save(save)
+            while self.epoch < self.settings.epochs and not self.stop:
+                ended = self.run_batches(on_batch, save, save_every)
+                if ended:
+                    self.finish_epoch()
+                if save:
+                    self.save(save)
+                if ended and on_epoch:
+                    on_epoch(self)
         return self
 
     def run_batches(self, on_batch, save, save_every):
@@ -167,7 +189,7 @@ class Run:
         return True
 
     def read(self, unread, began):
-        """Brings the losses and accuracies of the last batches from the device to `seen`; Diverged where one is not finite."""
+        """Brings losses and accuracies of the last batches from the device to `seen`; Diverged where not finite."""
         parts = [part for batch in unread for part in batch if part]
         if not parts:
             return
@@ -181,15 +203,20 @@ class Run:
             sizes, losses, accuracies = zip(*(next(values) for part in batch if part))
             mean = float(np.average(losses, weights=sizes))
             if not math.isfinite(mean):
-                at = f", the learning rate {self.hyper['lr']:g}; try a smaller one" if "lr" in self.hyper else ""
-                raise Diverged(f"the loss of epoch {self.epoch + 1}, batch {len(self.seen) + 1} is {mean}{at}")
+                raise self.diverged(f"the loss of epoch {self.epoch + 1}, batch {len(self.seen) + 1} is {mean}")
             self.seen.append([sum(sizes), mean, right(sizes, accuracies)])
+        if not np.isfinite(self.model.weights.asnumpy()).all():  # the last step can do that behind a finite loss
+            raise self.diverged(f"after epoch {self.epoch + 1}, batch {len(self.seen)} weights are not finite")
         unread.clear()
         before, self.seconds = self.seconds, time.perf_counter() - began
         self.speed.append(round(sum(size for size, *_ in self.seen[first:]) / (self.seconds - before), 1))
 
+    def diverged(self, what):
+        at = f", the learning rate {self.hyper['lr']:g}; try a smaller one" if "lr" in self.hyper else ""
+        return Diverged(what + at)
+
     def finish_epoch(self):
-        """Adds this epoch to the history, with the test set's loss and accuracy, and goes to the beginning of the next."""
+        """Adds this epoch to the history, with the test set's loss and accuracy, and goes to the start of the next."""
         sizes, losses, correct = np.array(self.seen).T
         examples = (self.epoch * len(self.train_split.labels) + np.cumsum(sizes)).astype(int).tolist()
         interval = self.settings.log_interval
@@ -208,33 +235,53 @@ class Run:
         self.epoch, self.batch, self.seen, self.seconds, self.speed = self.epoch + 1, 0, [], 0.0, []
 
 
+def check(model, split, name):
+    """DataError where images are no bytes of the model's size, labels none of its classes or not one per image."""
+    images, labels = split
+    check_size(model, images, f"the images of {name}")
+    if images.dtype != np.uint8:
+        raise DataError(f"{name}: the images are {images.dtype.name}; they must be bytes from 0 to 255, uint8")
+    if not 0 < len(images) == len(labels):
+        raise DataError(f"{name}: {len(images):,} images and {len(labels):,} labels; every image needs one label")
+    classes = [*model.parameters.values()][-1].shape[0]
+    wrong = ~((labels >= 0) & (labels < classes) & (labels == np.floor(labels)))  # so NaN is wrong too
+    if wrong.any():
+        raise DataError(
+            f"{name}: there is a label {labels[wrong][0]}; this model's are whole numbers from 0 to {classes - 1}"
+        )
+
+
 def fit(model, optimizer, data, *, on_batch=None, on_epoch=None, save=None, save_every=0, **settings):
     """Trains a model by a rule on data -> Run. The settings are those of Settings; all else is as in Run.train."""
     run = Run(model, optimizer, data, Settings(**settings))
     return run.train(on_batch=on_batch, on_epoch=on_epoch, save=save, save_every=save_every)
 
 
-def resume(directory, data, *, model=None, **changes):
-    """The Run of a directory as its newest whole checkpoint has it; `train` goes on, to the last bit as if never stopped.
+def resume(directory, data=None, *, model=None, **changes):
+    """The Run of a directory, as its newest whole checkpoint has it; it goes on to the last bit as if never stopped.
 
-    `changes` are settings; epochs, device, log_interval and compile may change, no others. A model that is not one of
-    tinymnist's own is to be given. DataError: no checkpoint, none that is whole, another version, other data.
-    ValueError: a setting that cannot change.
+    `data` is what it was begun on, by default from where it came then. `changes` are settings; epochs, device,
+    log_interval and compile may change, no others. A model that is not one of tinymnist's own is to be given.
+    DataError: no checkpoint, none that is whole, another version, other data. ValueError: a setting that cannot change.
     """
-    model, vectors, content = checkpoint.load(directory, model)
-    settings = content["settings"]
-    for key, value in changes.items():
-        if key not in ("epochs", "device", "log_interval", "compile") and value != settings[key]:
-            was = f"{key.replace('_', ' ')} {settings[key]!r}"
-            raise ValueError(f"{directory} was begun with {was} and cannot go on with {value!r}")
-    if content["data"] != data.fingerprint:
-        raise DataError(f"{directory} was begun on other data ({content['source']}) than {data.source}")
-    optimizer = Optimizer(content["rule"], **content["hyper"])
-    run = Run(model, optimizer, data, Settings(**{**settings, **changes}))
+    saved, vectors, rest = checkpoint.load(directory, model)
+    before = Settings(**rest["settings"])
+    settings = dataclasses.replace(before, **changes)
+    for name in set(changes) - {"epochs", "device", "log_interval", "compile"}:
+        was, wanted = getattr(before, name), getattr(settings, name)
+        if was != wanted:
+            what = name.replace("_", " ")
+            raise ValueError(f"{directory} was begun with {what} {was!r} and cannot go on with {wanted!r}")
+    if rest["epoch"] + (rest["batch"] > 0) > settings.epochs:
+        raise ValueError(f"{directory} is in epoch {rest['epoch'] + 1} already and cannot end after {settings.epochs}")
+    data = data or load(rest["where"])
+    if rest["data"] != data.fingerprint:
+        raise DataError(f"{directory} was begun on other data ({rest['source']}) than {data.source}")
+    run = Run(saved, Optimizer(rest["rule"], **rest["hyper"]), data, settings)
     for replica in run.replicas:
         for own, vector in zip(replica.optimizer.state, vectors):
             own[:] = vector.as_in_context(own.context)
-    for name in ("epoch", "batch", "seen", "seconds", "speed"):
-        setattr(run, name, content[name])
-    run.history = [Epoch(**epoch) for epoch in content["history"]]
+    for name in ("id", *Run.POSITION):
+        setattr(run, name, rest[name])
+    run.history = [Epoch(**epoch) for epoch in rest["history"]]
     return run
