@@ -118,15 +118,13 @@ def first_layer(model, path):
     """What the first layer looks for: the filters of a convolution, or a picture of the weights of each output."""
     weight = next(iter(model.parameters.values())).asnumpy()
     if weight.ndim == 4:
-        (count, _, height, width), weight = weight.shape, weight[:, 0]
-        title = f"the {count} filters of the first layer, {height}×{width}"
+        weight, title = weight[:, 0], f"the {len(weight)} filters of the first layer, on the first channel"
     else:
-        weight = weight.reshape(-1, *model.image[1:])
-        digits = len(model.parameters) == 2
-        title = "the weights of each digit" if digits else f"the weights of the first layer's {len(weight)} units"
-    columns = 5 if len(weight) == 10 else min(16, len(weight))
+        weight, outputs = weight.reshape(-1, *model.image[1:]), "digit" if len(model.parameters) == 2 else "unit"
+        title = f"the first layer's weights, a picture per {outputs}: red pixels speak for it, blue ones against"
+    columns = 5 if len(weight) == 10 else 8 if len(weight) <= 32 else 16
     rows = -(-len(weight) // columns)
-    figure = blank(0.9 * columns + 2, 1.0 * rows + 0.8, title)
+    figure = blank(max(0.8 * columns + 1.5, 7.5), 0.95 * rows * max(1, 6 / columns) + 0.8, title)
     panels = figure.subplots(rows, columns, squeeze=False)
     most = np.abs(weight).max()
     for axes in panels.flat:
@@ -134,7 +132,7 @@ def first_layer(model, path):
     for number, (axes, values) in enumerate(zip(panels.flat, weight)):
         picture = axes.imshow(values, cmap="RdBu_r", vmin=-most, vmax=most)
         axes.set_title(number, fontsize=8)
-    figure.colorbar(picture, ax=panels, label="weight of a pixel: red for, blue against", shrink=0.8)
+    figure.colorbar(picture, ax=panels, label="weight", shrink=0.8)
     return saved(figure, path)
 
 
