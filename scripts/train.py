@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import tinymnist as tm
-from tinymnist import recipes
+from tinymnist import machines, recipes
 from tinymnist.backend import mx
 from tinymnist.recipes import RECIPES, SETTINGS, hyper
 
@@ -52,6 +52,15 @@ def parser():
     )
     how.add_argument("--seed", type=int, metavar="N", help="of weights, order and dropout; default: 0")
     how.add_argument("--device", metavar="LIST", help="cpu, gpu, gpu:1, cpu:0,cpu:1 or auto; default: cpu")
+    how.add_argument(
+        "--kvstore",
+        choices=("local", "dist_sync"),
+        help="what sums gradients: this process, or MXNet's servers over machines, as scripts/launch.py\n"
+        "starts them; default: local",
+    )
+    how.add_argument(
+        "--timeout", type=float, metavar="S", help="of dist_sync: seconds until another is taken for gone; default: 60"
+    )
     how.add_argument(
         "--no-compile", dest="compile", action="store_false", default=None, help="run the Python code at every step"
     )
@@ -115,6 +124,8 @@ def changes(args):
         "epochs",
         "batch_size",
         "device",
+        "kvstore",
+        "timeout",
         "seed",
         "normalize",
         "augment",
@@ -195,12 +206,13 @@ def train(run, args, directory, signals, then=0):
     finally:
         signals.run = None
         console.bar.close()
-    if signals.number is None:
+    number = signals.number or (signal.SIGTERM if run.stopping else None)  # or another worker was told to stop
+    if number is None:
         return 0
     where = f"in epoch {run.epoch + 1} after {run.batch} batches" if run.batch else f"after {run.epoch} epochs"
     more = f" --epochs {run.settings.epochs + then}" if then else ""
     print(f"stopped {where}; go on with: python scripts/train.py --resume {shlex.quote(str(directory))}{more}")
-    return 128 + signals.number
+    return 128 + number
 
 
 def report(run, directory, untrained=None, show=False):
@@ -257,6 +269,8 @@ def command(args, signals):
             print(f"{name:17} {recipe.title}\n{'':17} published: {recipe.published}")
         return 0
     run, directory, then = begin(args)
+    if run.exchange.rank > 0:  # of many workers the first alone prints and draws, as it alone saves
+        args.quiet, sys.stdout = True, open(os.devnull, "w")  # noqa: SIM115
     if not args.quiet:
         rule = ", ".join(f"{k} {v:g}" for k, v in run.optimizer.hyper.items())
         size, seed = f"{run.model.size:,} parameters", f"seed {run.settings.seed}"
@@ -272,9 +286,9 @@ def command(args, signals):
     if not status and then:
         if not args.quiet:
             print(f"going on from {directory} for {then} more epochs")
-        run = tm.resume(directory, run.data, epochs=run.epoch + then)
+        run = tm.resume(directory, run.data, epochs=run.epoch + then, kvstore=run.settings.kvstore)
         status = train(run, args, directory, signals)
-    if run.history and not status:
+    if run.history and not status and run.exchange.rank == 0:
         report(run, directory, untrained, args.show)
     return status
 
@@ -301,7 +315,7 @@ def main(argv=None):
 
 def failed(status, sentence):
     print(sentence, file=sys.stderr)
-    return status
+    return machines.failed(status)
 
 
 if __name__ == "__main__":

@@ -63,13 +63,16 @@ class Batches:
         """The batches from number `start` on, in the given order of examples; None for a share without examples."""
         n = len(self.labels)
         images, labels = self.images, self.labels
-        if (
-            self.resident and order is not None
-        ):  # one gather an epoch and a slice a batch, 10 µs, not a gather a batch, 60
+        cuts = [self.bounds(number * self.batch_size, n) for number in range(start, len(self))]
+        if self.shares > 1 and order is not None and cuts:  # only the examples of this share
+            order = np.concatenate([order[begin:end] for begin, end in cuts])
+            ends = np.cumsum([0, *(end - begin for begin, end in cuts)]).tolist()
+            cuts = list(zip(ends, ends[1:]))
+        if self.resident and order is not None and len(order):
+            # One gather an epoch and a slice a batch, 10 µs, not a gather a batch, 60.
             index = nd.array(order, ctx=self.device, dtype="int32")
             images, labels = nd.take(images, index), nd.take(labels, index)
-        for number in range(start, len(self)):
-            begin, end = self.bounds(number * self.batch_size, n)
+        for number, (begin, end) in enumerate(cuts, start):
             if begin == end:
                 yield None
             elif self.resident:

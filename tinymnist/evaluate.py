@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from tinymnist import loss
-from tinymnist.backend import nd
+from tinymnist.backend import mx, nd
 from tinymnist.batches import Batches
 from tinymnist.data import Split
 from tinymnist.files import DataError
 from tinymnist.graph import Replay
 
 BATCH = 200  # of evaluation: large enough for the products, small enough for the cache
+
+
+class Measured(NamedTuple):
+    """The mean loss and the accuracy of `examples` examples, still on the device."""
+
+    examples: int
+    loss: nd.NDArray
+    accuracy: nd.NDArray
 
 
 def measured(model, compile=True):
@@ -28,16 +38,36 @@ def evaluate(model, batches, measure=None):
     """(mean loss, accuracy) over all examples of a Batches, or of a Split."""
     if isinstance(batches, Split):
         batches = Batches(batches, BATCH, model.weights.context)
-    measure = measure or measured(model)
-    parts = [(len(labels), *measure(images, labels)) for images, labels in filter(None, batches)]
-    sizes, *results = zip(*parts)
-    losses, accuracies = (nd.concat(*result, dim=0).asnumpy().astype("float64") for result in results)
-    return float(np.average(losses, weights=sizes)), right(sizes, accuracies) / sum(sizes)
+    return averages(sums([[part] for part in parts(measure or measured(model), batches)]))
 
 
-def right(sizes, accuracies):
-    """How many examples were right in batches of these sizes and accuracies: whole numbers, freed of float32's rounding."""
-    return int(np.rint(np.multiply(sizes, accuracies)).sum())
+def parts(measure, batches):
+    """What `measure` gives for each of a Batches, unread: a list of Measured, None where there is no example."""
+    return [batch and Measured(len(batch[1]), *measure(*batch)) for batch in batches]
+
+
+def sums(batches):
+    """(batches, 3): examples, sum of their losses, number right of batches, each a list of one Measured a share.
+
+    The number right is a whole number, freed of float32's rounding.
+    """
+    table = np.zeros((len(batches), 3))
+    there = [(number, part) for number, shares in enumerate(batches) for part in shares if part]
+    if there:
+        numbers, found = zip(*there)
+        sizes = np.array([part.examples for part in found])
+        losses, accuracies = (
+            nd.concat(*(column.as_in_context(mx.cpu()) for column in columns), dim=0).asnumpy().astype("float64")
+            for columns in list(zip(*found))[1:]
+        )
+        np.add.at(table, list(numbers), np.stack([sizes, sizes * losses, np.rint(sizes * accuracies)], axis=1))
+    return table
+
+
+def averages(table):
+    """(mean loss, accuracy) over all examples in a table of sums."""
+    examples, losses, right = table.sum(axis=0)
+    return float(losses / examples), float(right / examples)
 
 
 def predict(model, images, *, compile=True):

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
 
-from tinymnist.backend import autograd, nd
+from tinymnist.backend import autograd
 from tinymnist.batches import Batches
-from tinymnist.evaluate import measured
+from tinymnist.evaluate import Measured, measured
 from tinymnist.graph import replay_in_place
-
-
-class Measured(NamedTuple):
-    """The mean loss and the accuracy of `examples` examples, still on the device."""
-
-    examples: int
-    loss: nd.NDArray
-    accuracy: nd.NDArray
 
 
 class Replica:

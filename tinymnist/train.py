@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import json
 import math
 import os
 import time
 
 import numpy as np
 
-from tinymnist import augment, checkpoint, devices
-from tinymnist.backend import mx, nd
+from tinymnist import augment, checkpoint, devices, machines
+from tinymnist.backend import mx
 from tinymnist.batches import Batches, permutation, statistics
 from tinymnist.data import Split, load
-from tinymnist.evaluate import BATCH, check_size, evaluate, measured, right
+from tinymnist.evaluate import BATCH, averages, check_size, parts, sums
 from tinymnist.files import DataError
 from tinymnist.optim import Optimizer
 from tinymnist.replica import Replica
@@ -38,6 +39,8 @@ class Settings:
     epochs: int = 10
     batch_size: int = 100
     device: str = "cpu"
+    kvstore: str = "local"  # or "dist_sync": every batch is shared with other machines, see machines.py
+    timeout: float = 60  # seconds, after which "dist_sync" takes another process for gone
     seed: int = 0
     limit: int | None = None  # train on the first so many images only
     normalize: bool = False  # pixels shifted and scaled to mean 0 and standard deviation 1 over the training set
@@ -53,6 +56,10 @@ class Settings:
                 raise ValueError(f"{name.replace('_', ' ')} must be a whole number from {low} on, not {value!r}")
         if self.limit is not None and (not isinstance(self.limit, int) or self.limit < 1):
             raise ValueError(f"limit must be a whole number from 1 on, not {self.limit!r}")
+        if self.kvstore not in ("local", "dist_sync"):
+            raise ValueError(f"there is no kvstore {self.kvstore!r}; they are local and dist_sync")
+        if not self.timeout >= machines.SHORTEST:
+            raise ValueError(f"timeout must be {machines.SHORTEST} seconds or more, not {self.timeout!r}")
         if not 0 < self.lr_decay <= 1:
             raise ValueError(f"lr decay must be above 0 and at most 1, not {self.lr_decay!r}")
 
@@ -90,6 +97,7 @@ class Run:
         self.epoch, self.batch, self.history = 0, 0, []
         self.seen, self.seconds, self.speed = [], 0.0, []  # of this epoch: [examples, mean loss, number right] a batch
         self.stop = False  # set it, and the run ends at the next batch from which it can go on
+        self.agreed = False  # on that, between many machines: they do so where they sum their losses
         self.train_split = Split(*(array[: settings.limit] for array in data.train))
         contexts = devices.named(settings.device)
         if model.weights is None:
@@ -101,24 +109,32 @@ class Run:
             check(model, split, data.name)
         if settings.normalize:
             model.mean, model.std = statistics(self.train_split.images)
-        self.model, self.exchange = model, devices.Exchange(contexts)
+        self.model = model
+        self.exchange = devices.Exchange(contexts, settings.kvstore, settings.timeout)
         models = [model, *(model.replica(context) for context in contexts[1:])]
         rules = [optimizer, *(Optimizer(optimizer.name, **optimizer.hyper) for _ in contexts[1:])]
         self.replicas = [
             Replica(
                 *(twin, rule, self.train_split, settings.batch_size),
                 share=share,
-                shares=len(contexts),
+                shares=shares,
                 alter=augment.altered if settings.augment else None,
                 compile=settings.compile,
             )
-            for share, (twin, rule) in enumerate(zip(models, rules))
+            for (share, shares), twin, rule in zip(self.exchange.shares(), models, rules)
         ]
-        self.measure = measured(model, settings.compile)
-        self.test = Batches(data.test, BATCH, contexts[0])
+        self.tests = [
+            Batches(data.test, BATCH * shares, context, share=share, shares=shares)
+            for (share, shares), context in zip(self.exchange.shares(), contexts)
+        ]
 
     def save(self, directory):
-        """Writes a checkpoint, from which `resume` goes on.   DataError: it could not be written whole"""
+        """Writes a checkpoint, from which `resume` goes on; of many machines worker 0 does.
+
+        DataError: it could not be written whole
+        """
+        if self.exchange.rank > 0:
+            return None
         with checkpoint.held(directory, self):
             return checkpoint.save(directory, self)
 
@@ -134,6 +150,19 @@ class Run:
             hyper["lr"] *= self.settings.lr_decay**self.epoch
         return hyper
 
+    @property
+    def task(self):
+        """What all workers must have in common, as text."""
+        whole = checkpoint.description(self)
+        for own in ("id", "source", "where", *Run.POSITION[2:], "history"):
+            del whole[own]
+        whole["settings"].update(device=len(self.replicas), timeout=None)
+        return json.dumps([self.epoch, self.batch, self.model.size, whole], sort_keys=True)
+
+    @property
+    def stopping(self):
+        return self.stop if self.exchange.workers == 1 else self.agreed
+
     def train(self, *, on_batch=None, on_epoch=None, save=None, save_every=0):
         """Trains until settings.epochs, or until `stop` is set.
 
@@ -143,10 +172,14 @@ class Run:
         """
         if save_every < 0:
             raise ValueError(f"save every must be a whole number from 0 on, not {save_every!r}")
-        with checkpoint.held(save, self) if save else contextlib.nullcontext():
+        self.exchange.meet(
+            self.task,
+            zip(*([replica.model.weights, *replica.optimizer.state] for replica in self.replicas)),
+        )
+        with checkpoint.held(save, self) if save and self.exchange.rank == 0 else contextlib.nullcontext():
             if save and not checkpoint.checkpoints(save):
                 self.save(save)
-            while self.epoch < self.settings.epochs and not self.stop:
+            while self.epoch < self.settings.epochs and not self.stopping:
                 ended = self.run_batches(on_batch, save, save_every)
                 if ended:
                     self.finish_epoch()
@@ -154,6 +187,7 @@ class Run:
                     self.save(save)
                 if ended and on_epoch:
                     on_epoch(self)
+        self.exchange.part()
         return self
 
     def run_batches(self, on_batch, save, save_every):
@@ -164,15 +198,16 @@ class Run:
         for shares in zip(*(replica.batches.epoch(order, self.batch, seed) for replica in self.replicas)):
             if not self.model.random or self.batch % SEEDED == 0:  # from here the run could go on
                 due = save and save_every and self.batch - saved >= save_every
-                if due or self.stop:
+                if due or self.stopping:
                     self.read(unread, began)
-                if self.stop:
+                if self.stopping:
                     return False
                 if due:
                     self.save(save)
                     saved = self.batch
                 if self.model.random:
-                    mx.random.seed(int(np.random.SeedSequence((*seed, self.batch)).generate_state(1)[0] >> 1))
+                    own = filter(None, [self.exchange.rank])  # so that workers do not drop the same
+                    mx.random.seed(int(np.random.SeedSequence((*seed, self.batch, *own)).generate_state(1)[0] >> 1))
             size = min(settings.batch_size, n - self.batch * settings.batch_size)
             unread.append([replica.gradient(share, size) for replica, share in zip(self.replicas, shares)])
             self.exchange.sum([replica.model.gradients for replica in self.replicas])
@@ -180,7 +215,8 @@ class Run:
                 replica.update(hyper)
             self.batch += 1
             if len(unread) >= AHEAD:
-                unread[-AHEAD][0].loss.wait_to_read()
+                for part in filter(None, unread[-AHEAD]):
+                    part.loss.wait_to_read()
             if self.batch % settings.log_interval == 0:
                 self.read(unread, began)
             if on_batch:
@@ -190,21 +226,14 @@ class Run:
 
     def read(self, unread, began):
         """Brings losses and accuracies of the last batches from the device to `seen`; Diverged where not finite."""
-        parts = [part for batch in unread for part in batch if part]
-        if not parts:
+        if not unread:
             return
-        losses, accuracies = (
-            nd.concat(*(part[column].as_in_context(mx.cpu()) for part in parts), dim=0).asnumpy().tolist()
-            for column in (1, 2)
-        )
-        values = iter(zip([part.examples for part in parts], losses, accuracies))
-        first = len(self.seen)
-        for batch in unread:
-            sizes, losses, accuracies = zip(*(next(values) for part in batch if part))
-            mean = float(np.average(losses, weights=sizes))
-            if not math.isfinite(mean):
-                raise self.diverged(f"the loss of epoch {self.epoch + 1}, batch {len(self.seen) + 1} is {mean}")
-            self.seen.append([sum(sizes), mean, right(sizes, accuracies)])
+        table = self.exchange.total(np.append(sums(unread), [[self.stop, 0, 0]], axis=0))
+        self.agreed, first = bool(table[-1, 0]), len(self.seen)
+        for examples, loss, right in table[:-1].tolist():
+            if not math.isfinite(loss):
+                raise self.diverged(f"the loss of epoch {self.epoch + 1}, batch {len(self.seen) + 1} is {loss}")
+            self.seen.append([int(examples), loss / examples, int(right)])
         if not np.isfinite(self.model.weights.asnumpy()).all():  # the last step can do that behind a finite loss
             raise self.diverged(f"after epoch {self.epoch + 1}, batch {len(self.seen)} weights are not finite")
         unread.clear()
@@ -220,13 +249,14 @@ class Run:
         sizes, losses, correct = np.array(self.seen).T
         examples = (self.epoch * len(self.train_split.labels) + np.cumsum(sizes)).astype(int).tolist()
         interval = self.settings.log_interval
+        tested = [parts(replica.measure, test) for replica, test in zip(self.replicas, self.tests)]
         self.history.append(
             Epoch(
                 self.epoch + 1,
                 self.hyper.get("lr"),
                 float(np.average(losses, weights=sizes)),
                 float(correct.sum() / sizes.sum()),
-                *evaluate(self.model, self.test, self.measure),
+                *averages(self.exchange.total(sums(list(zip(*tested))))),
                 [[n, value] for n, value in zip(examples, losses.tolist())][interval - 1 :: interval],
                 round(self.seconds, 3),
                 self.speed,
@@ -261,13 +291,14 @@ def resume(directory, data=None, *, model=None, **changes):
     """The Run of a directory, as its newest whole checkpoint has it; it goes on to the last bit as if never stopped.
 
     `data` is what it was begun on, by default from where it came then. `changes` are settings; epochs, device,
-    log_interval and compile may change, no others. A model that is not one of tinymnist's own is to be given.
+    kvstore (local if it is not given), timeout, log_interval and compile may change, no others. A model that is not one
+    of tinymnist's own is to be given.
     DataError: no checkpoint, none that is whole, another version, other data. ValueError: a setting that cannot change.
     """
     saved, vectors, rest = checkpoint.load(directory, model)
     before = Settings(**rest["settings"])
-    settings = dataclasses.replace(before, **changes)
-    for name in set(changes) - {"epochs", "device", "log_interval", "compile"}:
+    settings = dataclasses.replace(before, **{"kvstore": "local", **changes})
+    for name in set(changes) - {"epochs", "device", "kvstore", "timeout", "log_interval", "compile"}:
         was, wanted = getattr(before, name), getattr(settings, name)
         if was != wanted:
             what = name.replace("_", " ")
