@@ -104,7 +104,7 @@ def test_any_size_dark_on_light_or_light_on_dark(read, side, ink, paper):
 
 
 @pytest.mark.parametrize(
-    "ink, paper", [((200, 0, 0), (255, 255, 255)), ((0, 0, 255), (0, 90, 0)), ((99, 0, 0), (0, 0, 0))]
+    "ink, paper", [((200, 0, 0), (255, 255, 255)), ((0, 0, 255), (0, 90, 0)), ((40, 0, 0), (0, 0, 0))]
 )
 def test_colour(read, ink, paper):
     pixels = np.where(seven()[:, :, None] > 0, np.array(ink), np.array(paper)).astype(np.uint8)
@@ -124,6 +124,10 @@ def test_opacity_is_what_was_put_in(filters, depth):
     pixels = np.random.RandomState(depth).randint(0, 256, (23, 17, depth)).astype(np.uint8)
     assert np.array_equal(opacity(png(pixels, filters)), pixels[:, :, -1])
     assert opacity(png(pixels[:, :, :-1], filters)) is None
+
+
+def test_a_thin_stroke_is_as_bright_as_a_thick_one():
+    assert to_mnist(seven(1120, thick=2)).max() == 255
 
 
 def test_noise_is_not_ink(read):
