@@ -70,7 +70,7 @@ def measure(args, rule, hyper, data, seed, bar):
 
     def on_epoch(run):
         epoch = run.history[-1]
-        result["training"].append(round(100 * tm.evaluate(run.model, run.train_split, run.measure)[1], 4))
+        result["training"].append(round(100 * tm.evaluate(run.model, run.train_split)[1], 4))
         result["test"].append(round(100 * epoch.test_accuracy, 4))
         result["seconds"] = round(result["seconds"] + epoch.seconds, 3)
 
