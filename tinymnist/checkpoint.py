@@ -43,8 +43,8 @@ def held(directory, run):
         yield
         return
     with locked(directory):
-        states = [whole(path) for path in checkpoints(directory)]
-        if states and run.id not in [state["id"] for state in states if state]:
+        there = checkpoints(directory)
+        if there and run.id not in (state["id"] for state in map(whole, there) if state):
             raise DataError(f"{directory}: holds another run; resume that one, or save into another directory")
         for leftover in (*Path(directory).glob(".epoch-*.part"), *Path(directory).glob("history.json.*.part")):
             discard(leftover)  # of a process that was killed: a live one would have the directory locked
@@ -155,7 +155,7 @@ def verified(path):
                 raise Damaged(f"{path / file}: is damaged: its checksum is another")
         return state, {file: nd.load_frombuffer(content) for file, content in contents.items()}
     except OSError as error:
-        raise Damaged(f"{path}: is damaged: {error.filename} cannot be read: {error.strerror}") from error
+        raise Damaged(f"{path}: is damaged: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, RecursionError, mx.MXNetError) as error:
         raise Damaged(f"{path / 'run.json'}: is damaged: it cannot be understood") from error
 
@@ -212,9 +212,9 @@ def sealed(state):
 def write(path, arrays):
     """Saves arrays and reads them back, as MXNet does not notice a full disk. -> the file's SHA-256"""
     arrays = {name: array.as_in_context(mx.cpu()) for name, array in arrays.items()}
-    nd.save(str(path), arrays)
-    content = path.read_bytes()
-    with contextlib.suppress(mx.MXNetError, KeyError):
+    with contextlib.suppress(mx.MXNetError, KeyError, FileNotFoundError):
+        nd.save(str(path), arrays)
+        content = path.read_bytes()
         back = nd.load_frombuffer(content)
         if all(back[name].asnumpy().tobytes() == array.asnumpy().tobytes() for name, array in arrays.items()):
             return hashlib.sha256(content).hexdigest()
