@@ -11,6 +11,9 @@ import sys
 import time
 from pathlib import Path
 
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while MXNet is imported, two seconds, prints no traceback
+
 import tinymnist as tm
 from tinymnist import machines, recipes
 from tinymnist.backend import mx
@@ -62,7 +65,7 @@ def parser():
         "--timeout", type=float, metavar="S", help="of dist_sync: seconds until another is taken for gone; default: 60"
     )
     how.add_argument(
-        "--no-compile", dest="compile", action="store_false", default=None, help="run the Python code at every step"
+        "--compile", action=argparse.BooleanOptionalAction, help="replay steps as static graphs (default), or not"
     )
     data = p.add_argument_group("on what data")
     data.add_argument(
@@ -299,7 +302,9 @@ def main(argv=None):
             status = command(parser().parse_args(argv), signals)
             sys.stdout.flush()
             return status
-    except SystemExit as end:  # argparse has said why, or there was nothing to save yet
+    except SystemExit as end:  # argparse has said why; a signal has not
+        if end.code and end.code > 128:
+            print("stopped while no run was under way", file=sys.stderr)
         return end.code
     except tm.Diverged as error:
         return failed(1, error)
@@ -319,4 +324,5 @@ def failed(status, sentence):
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")  # a terminal that has no –
     sys.exit(main())
