@@ -74,13 +74,13 @@ def read_labels(path, n):
 
 
 def write(path, probabilities):
-    """Probabilities (N, K) as .npy, or as .csv with a line per image."""
+    """Probabilities (N, K) as .npy, or as .csv with a line per image, in digits enough for every float32."""
     with replacing(path) as stream:
         if path.endswith(".npy"):
             np.save(stream, probabilities)
         else:
             header = ",".join(map(str, range(probabilities.shape[1])))
-            np.savetxt(stream, probabilities, "%.8g", delimiter=",", header=header, comments="")
+            np.savetxt(stream, probabilities, "%.9g", delimiter=",", header=header, comments="")
 
 
 def confusion_matrix(labels, predicted, classes):

@@ -88,15 +88,23 @@ def comparison(rules, title, path):
 def grid(images, captions, wrong, title, path, columns=8):
     """Images (N, H, W), as dark ink on white, each under its caption, red where it is wrong."""
     columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    figure = blank(max(1.25 * columns, 5), 1.45 * rows + 0.5, title)
-    panels = figure.subplots(rows, columns, squeeze=False).reshape(-1)
-    for axes in panels:
-        axes.axis("off")
-    for axes, image, caption, bad in zip(panels, images, captions, wrong):
-        axes.imshow(image, cmap="gray_r", vmin=0, vmax=255)
-        axes.set_title(caption, fontsize=9, color="tab:red" if bad else "black")
+    figure = blank(max(1.25 * columns, 5), 1.45 * -(-len(images) // columns) + 0.5, title)
+    colours = ["tab:red" if bad else "black" for bad in wrong]
+    tiles(figure.subplots(), images, captions, columns, colours, cmap="gray_r", vmin=0, vmax=255)
     return saved(figure, path)
+
+
+def tiles(axes, images, captions, columns, colours, **style):
+    """Lays images (N, H, W) in rows of so many columns: all in one panel, for a panel each takes ten times as long."""
+    _, height, width = images.shape
+    for n, (image, caption, colour) in enumerate(zip(images, captions, colours)):
+        x, y = n % columns * 1.12 * width, n // columns * 1.3 * height
+        picture = axes.imshow(image, extent=(x, x + width, y + height, y), interpolation="nearest", **style)
+        axes.text(x + width / 2, y - 0.05 * height, caption, ha="center", fontsize=9, color=colour)
+    axes.set(xlim=(0, 1.12 * columns * width), ylim=(y + height, -0.25 * height))
+    axes.set_anchor("N")
+    axes.axis("off")
+    return picture
 
 
 def confusion(matrix, title, path):
@@ -123,16 +131,11 @@ def first_layer(model, path):
         weight, outputs = weight.reshape(-1, *model.image[1:]), "digit" if len(model.parameters) == 2 else "unit"
         title = f"the first layer's weights, a picture per {outputs}: red pixels speak for it, blue ones against"
     columns = 5 if len(weight) == 10 else 8 if len(weight) <= 32 else 16
-    rows = -(-len(weight) // columns)
-    figure = blank(max(0.8 * columns + 1.5, 7.5), 0.95 * rows * max(1, 6 / columns) + 0.8, title)
-    panels = figure.subplots(rows, columns, squeeze=False)
-    most = np.abs(weight).max()
-    for axes in panels.flat:
-        axes.axis("off")
-    for number, (axes, values) in enumerate(zip(panels.flat, weight)):
-        picture = axes.imshow(values, cmap="RdBu_r", vmin=-most, vmax=most)
-        axes.set_title(number, fontsize=8)
-    figure.colorbar(picture, ax=panels, label="weight", shrink=0.8)
+    figure = blank(max(0.8 * columns + 1.5, 7.5), max(0.95, 6 / columns) * -(-len(weight) // columns) + 0.8, title)
+    axes, most = figure.subplots(), np.abs(weight).max()
+    style = {"cmap": "RdBu_r", "vmin": -most, "vmax": most}
+    picture = tiles(axes, weight, range(len(weight)), columns, ["black"] * len(weight), **style)
+    figure.colorbar(picture, label="weight", shrink=0.8)
     return saved(figure, path)
 
 
