@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import zlib
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,7 +79,8 @@ def _load(where):
     else:
         names = ", ".join(("digits", *download.SHA256))
         raise DataError(f"{where}: is no directory, and none of the data sets {names}")
-    train, test = _split(directory, "train"), _split(directory, "t10k")
+    with ThreadPoolExecutor() as pool:  # both at once: zlib lets go of the interpreter while it unfolds
+        train, test = pool.map(partial(_split, directory), ("train", "t10k"))
     (n, *size), (m, *other) = train.images.shape, test.images.shape
     if size != other:
         raise DataError(
