@@ -50,15 +50,15 @@ def environment(host, port, workers, servers, address):
     }
 
 
-def commands(options, rest):
-    """(name, command) of each process: the scheduler, the servers, the workers."""
+def commands(options, rest, worker=None):
+    """(name, command) of each process: the scheduler, the servers, the workers, which train or do what `worker` says."""
     python, launch, train = sys.executable, str(HERE / "launch.py"), str(HERE / "train.py")
     timeout = ["--timeout", f"{options.timeout:g}"]
     yield "scheduler", [python, launch, "--role", "scheduler", *timeout]
     for i in range(options.servers):
         yield f"server process {i}", [python, launch, "--role", "server", *timeout]
     for i in range(options.workers):
-        yield f"worker process {i}", [python, train, "--kvstore", "dist_sync", *timeout, *rest]
+        yield f"worker process {i}", worker or [python, train, "--kvstore", "dist_sync", *timeout, *rest]
 
 
 def show(options, rest):
@@ -83,7 +83,7 @@ def show(options, rest):
 class Processes:
     """The processes of one training on this machine."""
 
-    def __init__(self, options, rest):
+    def __init__(self, options, rest, worker=None):
         self.running, self.stopped = {}, False
         with socket.socket() as free:
             free.bind((LOOPBACK, options.port or 0))
@@ -92,7 +92,7 @@ class Processes:
         own = {**environment(LOOPBACK, port, options.workers, options.servers, LOOPBACK)}
         own["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(max(1, len(cores) // options.workers)))
         workers = 0
-        for name, command in commands(options, rest):
+        for name, command in commands(options, rest, worker):
             pin = None
             if name.startswith("worker"):
                 core, workers = cores[workers % len(cores)], workers + 1
