@@ -33,7 +33,7 @@ class Watch:
     """
 
     def __init__(self, who, timeout):
-        self.who, self.timeout, self.store, self.what = who, timeout, None, None
+        self.who, self.timeout, self.store, self.what, self.joined = who, timeout, None, None, None
         # The scheduler notices a silence, and the others that it has ended: twice as long, and what rounding adds.
         self.silence = int(timeout - 5) // 2
         self.lock = threading.Lock()
@@ -60,8 +60,14 @@ class Watch:
             self.end(f"{self.what} took more than {self.timeout:g} seconds; another process may be gone or stuck")
         if self.store is None:
             return
-        if self.what == COMING and self.silent(1 + 2 + 4, -1):
-            self.expect(None)
+        if self.joined is None:
+            if self.silent(1 + 2 + 4, -1):
+                self.joined = time.monotonic()
+                if self.what == COMING:
+                    self.expect(None)
+            return
+        if time.monotonic() - self.joined < self.silence + 1:  # ps-lite may not have set its own clock yet
+            return
         names = {SCHEDULER: "the scheduler"}
         names.update({SERVER + 2 * i: f"server {i}" for i in range(int(os.environ["DMLC_NUM_SERVER"]))})
         names.update({WORKER + 2 * i: f"worker {i}" for i in range(int(os.environ["DMLC_NUM_WORKER"]))})
