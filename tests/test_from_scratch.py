@@ -48,7 +48,7 @@ METHODS = {  # what arrays and graphs have as methods beyond the words, and noth
 MODULES = {"nd", "mx", "mxnet", "ndarray", "autograd"}
 BACK_DOORS = {"__import__", "eval", "exec", "globals", "locals", "importlib", "runpy", "__builtins__"}
 BACKEND = "tinymnist/backend.py"  # MXNet is imported by backend.py, and from it by the others
-LIBRARIES = {"numpy", "tqdm", "matplotlib", "pooch", "requests", "sklearn", "tinymnist"}
+LIBRARIES = {"numpy", "tqdm", "matplotlib", "PIL", "pooch", "requests", "sklearn", "tinymnist"}
 LIBRARIES |= set(getattr(sys, "stdlib_module_names", ())) - BACK_DOORS
 
 

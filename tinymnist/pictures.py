@@ -11,7 +11,6 @@ import os
 import numpy as np
 
 from tinymnist.files import DataError
-from tinymnist.png import opacity
 
 SIDE, BOX = 28, 20
 
@@ -57,24 +56,21 @@ def read_picture(path: str | os.PathLike) -> np.ndarray:
 
     Ink is what differs from the ground, and the ground is what the border mostly shows.
     """
-    from tinymnist.backend import mx
+    from PIL import Image
 
     name = os.fspath(path)
     try:
-        with open(path, "rb") as file:
-            blob = file.read()
-        if len(blob) < 33:  # a PNG's header; of less MXNet reads on beyond the end
-            raise ValueError(f"{len(blob)} bytes are no picture")
-        colours = mx.image.imdecode(blob).asnumpy().astype(np.int16)
-        alpha = opacity(blob)
-    except OSError as error:
-        raise DataError(f"{name}: cannot be read: {error.strerror or error}") from error
-    except (mx.MXNetError, ValueError) as error:
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("RGBA"), np.int32)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise DataError(f"{name}: cannot be read: {error.strerror}") from error
         raise DataError(f"{name}: is not a picture that can be read; PNG and JPEG can") from error
+    colours, alpha = pixels[:, :, :3], pixels[:, :, 3:]
     for ground in (255, 0):  # what is transparent lies on white, or on black where white would show nothing
-        seen = colours if alpha is None else ground + (colours - ground) * alpha[:, :, None] // 255
+        seen = ground + (colours - ground) * alpha // 255
         border = np.concatenate([seen[0], seen[-1], seen[:, 0], seen[:, -1]])
-        ink = np.abs(seen - np.median(border, 0).astype(np.int16)).max(2)
+        ink = np.abs(seen - np.median(border, 0).astype(np.int32)).max(2)
         noise = np.percentile(np.abs(border - np.median(border, 0)).max(1), 75)
         ink = np.maximum(ink - 3 * noise, 0)  # of normal noise, one pixel in 2,000 stands out farther
         if ink.max() >= 16:  # a sixteenth of the scale: less than that is paper
