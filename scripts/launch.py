@@ -51,7 +51,7 @@ def environment(host, port, workers, servers, address):
 
 
 def commands(options, rest, worker=None):
-    """(name, command) of each process: the scheduler, the servers, the workers, which train or do what `worker` says."""
+    """(name, command) of each process: scheduler, servers, workers; these train, or do what `worker` says."""
     python, launch, train = sys.executable, str(HERE / "launch.py"), str(HERE / "train.py")
     timeout = ["--timeout", f"{options.timeout:g}"]
     yield "scheduler", [python, launch, "--role", "scheduler", *timeout]
