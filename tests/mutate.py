@@ -2,7 +2,8 @@
 
     python tests/mutate.py [ops loss init optim batches idx] [--jobs 2] [--lines 10-40] [--limit SECONDS]
 
-Each mutant lives in a temporary copy of the tree and is tried by the tests named in TESTS, until the first one fails.
+Each mutant lives in the memory of a fork of a process that has collected the tests named in TESTS, and is tried by them
+until the first one fails; no file is touched.
 Printed are the score, and every mutant that lived: to be killed by a new test, or to be seen to change nothing.
 Docstrings, type hints and the words of error messages are left as they are, and so is the order of what is added or
 multiplied.
@@ -16,10 +17,8 @@ import itertools
 import multiprocessing
 import os
 import re
-import shutil
 import signal
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -152,61 +151,82 @@ def mutants(source, lines):
                 yield line, what, text
 
 
-def killer(copy, module, text, limit):
-    """The first test that fails with this text in place of the module; None where all pass. In a process of its own."""
-    file = copy / "tinymnist" / f"{module}.py"
-    kept = file.read_text("utf-8")
-    file.write_text(text, "utf-8")
-    child = os.fork()
-    if child == 0:
-        os.setsid()
-        sys.path[:0] = [str(copy), str(copy / "tests")]
-        os.chdir(copy)
-        log = os.open("log", os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        import pytest
+class Loop:
+    """In place of pytest's loop over the collected tests: a loop over mutants, each tried in a fork of this process."""
 
-        tests = [f"tests/{test}.py" for test in TESTS[module]]
-        os._exit(pytest.main(["-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-m", "not slow", *tests]))
-    status, end = None, time.monotonic() + limit
-    while status is None and time.monotonic() < end:
-        time.sleep(0.02)
-        pid, code = os.waitpid(child, os.WNOHANG)
-        status = code if pid else None
-    if status is None:
-        os.killpg(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    file.write_text(kept, "utf-8")
-    if status == 0:
-        return None
-    log = (copy / "log").read_text("utf-8", "replace")
-    return (
-        "nothing ends"
-        if status is None
-        else (re.findall(r"^(?:FAILED|ERROR) (\S+)", log, re.M) or ["it cannot run"])[0]
-    )
+    def __init__(self, name, todo, done, limit):
+        self.name, self.todo, self.done, self.limit, self.failed = name, todo, done, limit, None
+
+    def pytest_runtest_logreport(self, report):
+        self.failed = self.failed or (report.nodeid if report.failed else None)
+
+    def pytest_runtestloop(self, session):
+        module = sys.modules[f"tinymnist.{self.name}"]
+        while (job := self.todo.get()) is not None:
+            line, what, text = job
+            self.done.put((line, what, self.killer(session, module, text)))
+        return True
+
+    def killer(self, session, module, text):
+        """The first test that fails with this text in place of the module; None where all pass"""
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                replace(module, text)
+                for item, following in itertools.zip_longest(session.items, session.items[1:]):
+                    if not self.failed:
+                        session.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            except BaseException as error:
+                self.failed = self.failed or f"reading it: {error!r}"
+            os.write(writing, (self.failed or "").encode()[:4000])
+            os._exit(0)
+        os.close(writing)
+        end = time.monotonic() + self.limit
+        while not (over := os.waitpid(child, os.WNOHANG)[0]) and time.monotonic() < end:
+            time.sleep(0.01)
+        if not over:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        with os.fdopen(reading, "rb") as pipe:
+            return pipe.read().decode() or (None if over else "it does not end")
 
 
-def work(jobs):
-    """Takes mutants from a queue, in one process that has imported what all of them import"""
-    todo, done, limit = jobs
-    import numpy
+def replace(module, text):
+    """Makes a module's functions, classes and dictionaries those of the text, in place: tests hold on to them."""
+    before = dict(vars(module))
+    exec(compile(text, module.__file__, "exec"), vars(module))
+    for name, new in list(vars(module).items()):
+        old = before.get(name)
+        if isinstance(old, dict) and isinstance(new, dict) and not name.startswith("__"):
+            old.clear()
+            old.update(new)
+        elif getattr(old, "__module__", None) != module.__name__:
+            continue
+        elif isinstance(old, type(replace)) and isinstance(new, type(replace)):
+            old.__code__, old.__defaults__, old.__kwdefaults__ = new.__code__, new.__defaults__, new.__kwdefaults__
+        elif isinstance(old, type) and isinstance(new, type):
+            for key in {*vars(old), *vars(new)} - {"__dict__", "__weakref__", "__doc__"}:
+                if key in vars(new):
+                    setattr(old, key, vars(new)[key])
+                else:
+                    delattr(old, key)
+        else:
+            continue
+        setattr(module, name, old)
 
-    numpy.bool = bool
-    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    import hypothesis.strategies  # noqa: F401
-    import mxnet  # noqa: F401
-    import pytest  # noqa: F401
 
-    sys.dont_write_bytecode = True
-    with tempfile.TemporaryDirectory() as place:
-        copy = Path(place)
-        for part in ("tinymnist", "tests", "scripts", "pyproject.toml"):
-            (shutil.copytree if (ROOT / part).is_dir() else shutil.copy)(ROOT / part, copy / part)
-        while (job := todo.get()) is not None:
-            module, line, what, text = job
-            done.put((module, line, what, killer(copy, module, text, limit)))
+def work(name, todo, done, limit):
+    import pytest
+
+    os.chdir(ROOT)
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    tests = [f"tests/{test}.py" for test in TESTS[name]]
+    options = ["-q", "-p", "no:cacheprovider", "-m", "not slow", *tests]
+    code = pytest.main(options, plugins=[Loop(name, todo, done, limit)])
+    if code not in (0, 5):
+        done.put((0, f"pytest ends with {code}", "the collection"))
 
 
 def main():
@@ -218,36 +238,39 @@ def main():
     parser.add_argument("--verbose", action="store_true", help="print the killed too, and which test killed them")
     args = parser.parse_args()
     first, last = map(int, args.lines.split("-"))
-    texts = {m: (ROOT / "tinymnist" / f"{m}.py").read_text("utf-8") for m in args.modules}
-    jobs = [(m, *mutant) for m, text in texts.items() for mutant in mutants(text, range(first, last + 1))]
-    untouched = [(m, 0, "as it is", text) for m, text in texts.items()]
-    todo, done = multiprocessing.Queue(), multiprocessing.Queue()
-    for job in [*untouched, *jobs, *[None] * args.jobs]:
+    score = {name: tried(name, range(first, last + 1), args) for name in args.modules}
+    score["all"] = [sum(column) for column in zip(*score.values())]
+    for name, (killed, total) in score.items():
+        print(f"{name:10} {killed:5} of {total:5} killed   {100 * killed / max(total, 1):5.1f} %")
+
+
+def tried(name, lines, args):
+    """How many mutants of a module are killed, and how many there are"""
+    text = (ROOT / "tinymnist" / f"{name}.py").read_text("utf-8")
+    jobs, source = list(mutants(text, lines)), text.splitlines()
+    context = multiprocessing.get_context("spawn")  # each worker imports MXNet anew
+    todo, done = context.Queue(), context.Queue()
+    for job in [(0, "as it is", text), *jobs, *[None] * args.jobs]:
         todo.put(job)
-    workers = [multiprocessing.Process(target=work, args=((todo, done, args.limit),)) for _ in range(args.jobs)]
+    workers = [context.Process(target=work, args=(name, todo, done, args.limit)) for _ in range(args.jobs)]
     for worker in workers:
         worker.start()
-    lived = {m: [] for m in texts}
-    for count in itertools.count(1):
-        module, line, what, test = done.get()
-        source = texts[module].splitlines()
-        if line == 0 and test is not None:
-            print(f"{module}: the tests fail without any change: {test}", flush=True)
-        elif line and test is None:
-            lived[module].append(f"{module}.py:{line}: {what}: {source[line - 1].strip()}")
-            print(f"lives  {lived[module][-1]}", flush=True)
-        elif line and args.verbose:
-            print(f"killed {module}.py:{line}: {what}: {source[line - 1].strip()}  by {test}", flush=True)
-        if count == len(jobs) + len(untouched):
-            break
+    killed = 0
+    for line, what, test in (done.get() for _ in range(len(jobs) + 1)):
+        if line == 0:
+            if test is not None:
+                sys.exit(f"{name}: the tests fail without any change: {what}: {test}")
+            continue
+        killed += test is not None
+        if args.verbose or test is None:
+            fate = f"  by {test}" if test else ""
+            print(
+                f"{'killed' if test else 'lives '} {name}.py:{line}: {what}: {source[line - 1].strip()}{fate}",
+                flush=True,
+            )
     for worker in workers:
         worker.join()
-    for module in texts:
-        total = sum(job[0] == module for job in jobs)
-        killed = total - len(lived[module])
-        print(f"{module:10} {killed:5} of {total:5} killed   {100 * killed / max(total, 1):5.1f} %")
-    killed = len(jobs) - sum(map(len, lived.values()))
-    print(f"{'all':10} {killed:5} of {len(jobs):5} killed   {100 * killed / max(len(jobs), 1):5.1f} %")
+    return killed, len(jobs)
 
 
 if __name__ == "__main__":
