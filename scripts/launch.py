@@ -35,6 +35,7 @@ def parser():
     p.add_argument("--port", type=int, metavar="P", help="of the scheduler; default: a free one, with --print 9091")
     p.add_argument("--pin", action="store_true", help="give every worker a core of its own, as long as there are cores")
     p.add_argument("--print", nargs="+", metavar="ADDRESS", dest="hosts", help="print the commands for these machines")
+    p.add_argument("--script", metavar="FILE", help="what the workers run instead of scripts/train.py")
     p.add_argument("--role", choices=("scheduler", "server"), help="be one: MXNet's DMLC_… variables say of what")
     return p
 
@@ -50,15 +51,15 @@ def environment(host, port, workers, servers, address):
     }
 
 
-def commands(options, rest, worker=None):
-    """(name, command) of each process: scheduler, servers, workers; these train, or do what `worker` says."""
-    python, launch, train = sys.executable, str(HERE / "launch.py"), str(HERE / "train.py")
-    timeout = ["--timeout", f"{options.timeout:g}"]
+def commands(options, rest):
+    """(name, command) of each process: the scheduler, the servers, the workers."""
+    python, launch, timeout = sys.executable, str(HERE / "launch.py"), ["--timeout", f"{options.timeout:g}"]
     yield "scheduler", [python, launch, "--role", "scheduler", *timeout]
     for i in range(options.servers):
         yield f"server process {i}", [python, launch, "--role", "server", *timeout]
     for i in range(options.workers):
-        yield f"worker process {i}", worker or [python, train, "--kvstore", "dist_sync", *timeout, *rest]
+        train = [str(HERE / "train.py"), "--kvstore", "dist_sync", *timeout]
+        yield f"worker process {i}", [python, *([options.script] if options.script else train), *rest]
 
 
 def show(options, rest):
@@ -83,7 +84,7 @@ def show(options, rest):
 class Processes:
     """The processes of one training on this machine."""
 
-    def __init__(self, options, rest, worker=None):
+    def __init__(self, options, rest):
         self.running, self.stopped = {}, False
         with socket.socket() as free:
             free.bind((LOOPBACK, options.port or 0))
@@ -92,7 +93,7 @@ class Processes:
         own = {**environment(LOOPBACK, port, options.workers, options.servers, LOOPBACK)}
         own["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(max(1, len(cores) // options.workers)))
         workers = 0
-        for name, command in commands(options, rest, worker):
+        for name, command in commands(options, rest):
             pin = None
             if name.startswith("worker"):
                 core, workers = cores[workers % len(cores)], workers + 1

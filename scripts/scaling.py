@@ -19,16 +19,15 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
-import launch  # noqa: E402
-
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 SHARES = (5, 10, 25, 50, 100)  # images
 SIZES = (1000, 10000, 100000, 400000, 1000000)  # floats
 NETWORKS = {"1 Gbit/s": (1.25e8, 1e-4), "10 Gbit/s": (1.25e9, 3e-5)}  # assumed: bytes a second, seconds a message
 
 
 def seconds_a_step(name, batch_size, steps, kvstore="local"):
-    """The median of `steps` training steps."""
+    """The lower quartile of `steps` training steps: what they take where nothing else runs."""
     import tinymnist as tm
 
     rng = np.random.default_rng(0)
@@ -45,43 +44,43 @@ def seconds_a_step(name, batch_size, steps, kvstore="local"):
     if kvstore != "local":
         run.settings = dataclasses.replace(settings, epochs=-(-steps // len(run.replicas[0].batches)))
     run.train(on_batch=on_batch)
-    steps_alone = np.diff(times)[5:]
-    return {"seconds": float(np.median(steps_alone)), "steps": len(times) - 1}
+    each = np.diff(times)[5:]
+    return {"seconds": float(np.percentile(each, 25)), "steps": len(times) - 1}
 
 
 def seconds_of_shares(steps, *names):
-    """{model: median seconds of a step on so many images as SHARES says}"""
+    """{model: seconds of a step on so many images as SHARES says}"""
     return {name: [seconds_a_step(name, n, steps)["seconds"] for n in SHARES] for name in names}
 
 
 def exchanges(steps):
-    """{number of floats: median seconds of their exchange}"""
+    """{number of floats: seconds of their exchange}"""
     from tinymnist import devices
     from tinymnist.backend import mx, nd
 
-    exchange, medians = devices.Exchange([mx.cpu()], "dist_sync"), {}
+    exchange, quartiles = devices.Exchange([mx.cpu()], "dist_sync"), {}
     for n in SIZES:
         vector, times = nd.zeros((n,)), [time.perf_counter()]
         for _ in range(steps):
             exchange.sum([vector], f"{n} floats")
             vector.wait_to_read()
             times.append(time.perf_counter())
-        medians[n] = float(np.median(np.diff(times)[5:]))
+        quartiles[n] = float(np.percentile(np.diff(times)[5:], 25))
     exchange.part()
-    return medians
+    return quartiles
 
 
 def in_a_process(function, *arguments, workers=0):
     """What one of CHILDREN gives in a process of its own on one core, or [in each of so many workers that exchange]."""
     with tempfile.TemporaryDirectory() as folder:
-        words = [sys.executable, __file__, "--child", folder, function, *map(str, arguments)]
+        words = ["--child", folder, function, *map(str, arguments)]
         if workers:
-            options = launch.parser().parse_args(["--workers", str(workers), "--servers", "1", "--pin"])
-            status = launch.Processes(options, [], worker=words).wait()
+            launch = [ROOT / "scripts" / "launch.py", "--workers", str(workers), "--pin", "--script", __file__, "--"]
+            status = subprocess.run([sys.executable, *launch, *words]).returncode
         else:
             core, environment = max(os.sched_getaffinity(0)), {**os.environ, "OMP_NUM_THREADS": "1"}
             pin = lambda: os.sched_setaffinity(0, [core])  # noqa: E731
-            status = subprocess.run(words, env=environment, preexec_fn=pin).returncode
+            status = subprocess.run([sys.executable, __file__, *words], env=environment, preexec_fn=pin).returncode
         if status:
             raise SystemExit(status)
         results = [json.loads(path.read_text()) for path in Path(folder).iterdir()]
@@ -215,7 +214,7 @@ def child_data(where, steps):
         run.stop = len(times) > steps
 
     tm.fit(tm.mlp(), tm.Optimizer("sgd", lr=0.1), data, epochs=1, normalize=True, on_batch=on_batch)
-    n, each = len(data.train.labels), float(np.median(np.diff(times)))
+    n, each = len(data.train.labels), float(np.percentile(np.diff(times), 25))
     print(
         f"{n:9,} {data.train.images.nbytes:13,} {loaded - began:8.2f} {times[0] - loaded:14.2f} {each * 1e4:13.2f} "
         f"{memory('VmHWM') - base:25.0f}"
