@@ -1,8 +1,8 @@
 """Times tinymnist beside Gluon and PyTorch, in turn, in one run: python scripts/bench.py --rounds 7
 
 Every contender trains the same weights on the same batches of the same data in a process of its own, so that its peak
-memory is its own too; the processes take turns, and a ratio is the median over rounds of two times that stand side by side.
-Each runs with every number of threads that --threads names (as OMP_NUM_THREADS), and the number that suits it best counts.
+memory is its own too; the processes take turns, and a ratio is the median over rounds of two times side by side. Each
+runs with every number of threads that --threads names (as OMP_NUM_THREADS), and the number that suits it best counts.
 """
 
 from __future__ import annotations
@@ -41,9 +41,6 @@ CONTENDERS = {
     "PyTorch": "torch",
 }
 LEFT_OUT = {("load to first batch", who) for who in ("plain", "hybrid", "torch")} | {("epoch from the loader", "torch")}
-
-
-# ---------------------------------------------------------------- what is timed: each function gives one to be called again and again
 
 
 def tinymnist(workload, data, compile):
@@ -253,7 +250,7 @@ def batch(data, size):
 
 
 def weights(name, arguments):
-    """The weights that every contender begins with, in the order of the layers (drawn by numpy: no MXNet in PyTorch's process)."""
+    """The weights that all peers begin with, layer by layer, drawn by numpy: PyTorch's process has no MXNet."""
     shapes = {
         "softmax": [(10, 784)],
         "mlp": [(128, 784), (64, 128), (10, 64)],
@@ -280,7 +277,7 @@ def product_rate():
 
 
 def flops(workload):
-    """Multiplications and additions of the products in a step: each layer's, twice more for its gradients (once, the first)."""
+    """Additions and multiplications in a step's products: each layer's, twice more for gradients (the first, once)."""
     name, _, _, size = STEPS[workload]
     layers = {
         "softmax": [(784, 10)],
@@ -291,11 +288,8 @@ def flops(workload):
     return sum(2 * size * a * b * (3 if i else 2) for i, (a, b) in enumerate(layers))
 
 
-# ---------------------------------------------------------------- taking turns
-
-
 def worker(contender, workload, data):
-    """Makes ready, then for every line on stdin runs the workload so many times and answers with seconds each and peak MB."""
+    """For every line on stdin, a number, runs the workload so many times; answers with seconds each and peak MB."""
     made = {
         "tinymnist": lambda: tinymnist(workload, data, True),
         "plain": lambda: tinymnist(workload, data, False),
@@ -343,7 +337,7 @@ class Worker:
 
 
 def measure(workload, args, bar):
-    """{contender: {"ms": [a time each round], "mb": peak memory, "threads": the number that suits it best}}, in turns."""
+    """{contender: {"ms": [a time each round], "mb": peak memory, "threads": the number that suits it}}, in turns."""
     workers, results = {}, {}
     for title, contender in CONTENDERS.items():
         if (workload, contender) in LEFT_OUT:
@@ -392,9 +386,8 @@ def table(report):
             times = result["contenders"].get(title, {}).get("ms")
             cells.append(f"{np.median(times):.3f} [{min(times):.3f} – {max(times):.3f}]" if times else "–")
         print(f"{workload:24}" + "".join(f"{cell:>26}" for cell in cells))
-    print(
-        f"\n{'ratio of tinymnist':24}{'to Gluon, better of two':>26}{'to PyTorch':>12}{'--no-compile to Gluon':>24}{'share of products':>20}{'MB, and Gluon':>18}"
-    )
+    titles = ("to Gluon, better of two", "to PyTorch", "--no-compile to Gluon", "share of products", "MB", "MB, Gluon")
+    print(f"\n{'ratio of tinymnist':24}" + "".join(f"{title:>{len(title) + 2}}" for title in titles))
     for workload, result in report.items():
         c = result["contenders"]
         peers = [r for r in (ratio(c, "tinymnist", "Gluon"), ratio(c, "tinymnist", "Gluon hybridized")) if r]
@@ -403,12 +396,10 @@ def table(report):
             ratio(c, "tinymnist", "PyTorch"),
             ratio(c, "tinymnist --no-compile", "Gluon"),
         )
-        cells = [f"{r:.2f}" if r else "–" for r in figures]
         share = c["tinymnist"].get("share of product rate")
-        memory = f"{c['tinymnist']['mb']:.0f}, {c['Gluon']['mb']:.0f}" if "Gluon" in c else "–"
-        print(
-            f"{workload:24}{cells[0]:>26}{cells[1]:>12}{cells[2]:>24}{f'{share:.0%}' if share else '–':>20}{memory:>18}"
-        )
+        cells = [*(f"{r:.2f}" if r else "–" for r in figures), f"{share:.0%}" if share else "–"]
+        cells += [f"{c[who]['mb']:.0f}" if who in c else "–" for who in ("tinymnist", "Gluon")]
+        print(f"{workload:24}" + "".join(f"{cell:>{len(title) + 2}}" for title, cell in zip(titles, cells)))
 
 
 def chart(report, path):
@@ -437,9 +428,7 @@ def pixels(rounds):
     from tinymnist.backend import autograd, nd
     from tinymnist.graph import Replay
 
-    print(
-        "conv2d, forward and backward: ns an output pixel at 28, 56, 112 and 224 pixels a side, and the largest over the smallest"
-    )
+    print("conv2d, forward and backward: ns an output pixel at 28, 56, 112, 224 pixels a side; largest over smallest")
     for channels, filters, kernel, n in ((1, 20, 5, 32), (8, 16, 5, 16), (16, 16, 3, 16)):
         weight, bias = nd.random.normal(shape=(filters, channels, kernel, kernel)), nd.zeros((filters,))
         for array in (weight, bias):

@@ -13,7 +13,7 @@ from tinymnist.optim import Optimizer
 from tinymnist.train import Diverged, Epoch, Run, Settings, fit, resume
 
 __all__ = [
-    "DataError", "Diverged", "Epoch", "Optimizer", "Run", "Settings", "checkpoint", "dropout_cnn", "evaluate", "fit", "idx", "init",
-    "layers", "lenet", "load", "loss", "mlp", "models", "ops", "optim", "predict", "resume",
+    "DataError", "Diverged", "Epoch", "Optimizer", "Run", "Settings", "checkpoint", "dropout_cnn", "evaluate", "fit",
+    "idx", "init", "layers", "lenet", "load", "loss", "mlp", "models", "ops", "optim", "predict", "resume",
     "softmax_regression",
 ]  # fmt: skip

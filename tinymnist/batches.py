@@ -18,7 +18,7 @@ def permutation(seed, epoch, n):
 
 
 def statistics(images):
-    """Mean and standard deviation of pixels scaled to [0, 1], exactly, from a count of each byte; MNIST: 0.1307, 0.3081."""
+    """Mean and standard deviation of pixels scaled to [0, 1], from a count of each byte; MNIST: 0.1307, 0.3081."""
     counts, some = 0, -(-PART // images[0].size)
     for begin in range(0, len(images), some):
         counts = counts + np.bincount(images[begin : begin + some].reshape(-1), minlength=256)
@@ -41,7 +41,7 @@ class Batches:
             raise ValueError(f"a batch has at least 1 example, not {batch_size}")
         self.images, self.labels = split
         self.batch_size, self.device, self.share, self.shares, self.alter = batch_size, device, share, shares, alter
-        # The bytes lie on the device once; those of a large mapped file stay on disk, and those to be altered on the host.
+        # The bytes lie on the device once; those of a large mapped file on disk, and those to be altered on the host.
         self.resident = alter is None and not (isinstance(self.images, np.memmap) and self.images.nbytes > WHOLE)
         if self.resident:
             self.images, self.labels = self.to_device(self.images), self.to_device(self.labels)

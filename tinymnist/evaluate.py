@@ -71,7 +71,7 @@ def averages(table):
 
 
 def predict(model, images, *, compile=True):
-    """Class probabilities of bytes (N, H, W) -> (N, K) float32, rows sum to 1.   DataError: another size than the model's"""
+    """Class probabilities of bytes (N, H, W) -> (N, K), rows sum to 1.   DataError: another size than the model's"""
     check_size(model, images, "the images")
     batches = Batches(Split(images, np.zeros(len(images), np.uint8)), BATCH, model.weights.context)
 

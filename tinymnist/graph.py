@@ -11,8 +11,9 @@ from tinymnist.backend import autograd, nd
 class Replay:
     """function(*inputs), recorded the first time that inputs of these shapes come, replayed from then on.
 
-    `parameters` are marked arrays that the function uses besides its inputs; gradients flow to them as ever. The function
-    gives a list of arrays of one shape, decides nothing by their values, and draws random numbers only like another array.
+    `parameters` are marked arrays that the function uses besides its inputs; gradients flow to them as ever. The
+    function gives a list of arrays of one shape, decides nothing by their values, and draws random numbers only like
+    another array.   ValueError: it uses an array that is neither input nor parameter
     """
 
     def __init__(self, function, parameters=()):
@@ -38,8 +39,8 @@ def replay_in_place(rule, arrays):
     with autograd.record():
         rule(*trace)
         changed = [i for i, array in enumerate(trace) if array.changed]
-        graph, inputs = compiled([trace[i] for i in changed])
-    sources, targets = [arrays[names.index(name)] for name in inputs], [arrays[i] for i in changed]
+        graph, order = compiled([trace[i] for i in changed], names)
+    sources, targets = [arrays[i] for i in order], [arrays[i] for i in changed]
     return lambda: graph(*sources, out=targets)
 
 
@@ -77,11 +78,16 @@ def record(function, inputs, parameters):
     names = [autograd.get_symbol(array).name for array in (*trace, *parameters)]
     with autograd.record(train_mode=autograd.is_training()):
         results = function(*trace)
-        graph, inputs = compiled(results)
-    return (graph, [names.index(name) for name in inputs]), results
+        return compiled(results, names), results
 
 
-def compiled(arrays):
-    """One static graph of recorded arrays, all of one shape, and the names of what it takes."""
-    symbol = autograd.get_symbol(nd.stack(*arrays)).get_children()  # what the stack takes: the arrays, in one graph
-    return nd.CachedOp(symbol, [("static_alloc", True), ("static_shape", True)]), symbol.list_inputs()
+def compiled(results, names):
+    """A static graph of recorded arrays, all of one shape, and for each of its inputs its name's place in `names`."""
+    symbol = autograd.get_symbol(nd.stack(*results)).get_children()  # what the stack takes: the results, in one graph
+    inputs = symbol.list_inputs()
+    if not set(inputs) <= set(names):
+        raise ValueError(
+            "the function uses an array that is neither input nor parameter; a graph would freeze its value"
+        )
+    graph = nd.CachedOp(symbol, [("static_alloc", True), ("static_shape", True)])
+    return graph, [names.index(name) for name in inputs]

@@ -72,7 +72,10 @@ def dropout_cnn(
     image=(1, 28, 28),
     init=("xavier", 3.0),
 ):
-    """conv → max-pool 2 → activation → conv → channel dropout → max-pool 2 → activation → dense → activation → dropout → dense"""
+    """conv → pool → activation → conv → channel dropout → pool → activation → dense → activation → dropout → dense
+
+    Pooling is by the maximum, 2 × 2. Dropout of whole channels: J. Tompson et al. 2015.
+    """
     return Sequential(
         *(Conv2D(filters[0], kernels[0]), MaxPool2D(2), Activation(activation)),
         *(Conv2D(filters[1], kernels[1]), Dropout(rate, channels=True), MaxPool2D(2), Activation(activation)),

@@ -1,7 +1,7 @@
 """The operations of a network, as pure functions of arrays.
 
 Images are (N, C, H, W), as in Gluon. With layout="CHWN" the same operations take and give (C, H, W, N): the batch index
-runs fastest there, so that every slice of an image is a run of whole batches. 
+runs fastest there, so that every slice of an image is a run of whole batches.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ def dense(x, weight, bias=None):
 
 
 def conv2d(x, weight, bias=None, *, stride=1, pad=0, dilate=1, layout="NCHW"):
-    """y[n,f,p,q] = b[f] + Σ_cij W[f,c,i,j] x[n, c, p·stride + i·dilate − pad, q·stride + j·dilate − pad], x being 0 outside.
+    """y[n,f,p,q] = b[f] + Σ_cij W[f,c,i,j] x[n, c, p·stride + i·dilate − pad, q·stride + j·dilate − pad]
 
-    x (N, C, H, W), weight (F, C, KH, KW), bias (F,) -> (N, F, OH, OW), OH = ⌊(H + 2 pad − dilate (KH − 1) − 1) / stride⌋ + 1.
+    x (N, C, H, W), 0 outside, weight (F, C, KH, KW), bias (F,) -> (N, F, OH, OW),
+    OH = ⌊(H + 2 pad − dilate (KH − 1) − 1) / stride⌋ + 1, and OW likewise.
     stride, pad and dilate are a number or a pair (rows, columns). ValueError: a kernel larger than the padded image.
     The convolution as one product: K. Chellapilla, S. Puri, P. Simard 2006.
     """
@@ -81,9 +82,10 @@ def sigmoid(x):
 
 
 def dropout(x, rate, *, axes=()):
-    """While training: x · [u ≥ rate] / (1 − rate) with u ~ Uniform(0, 1), drawn afresh; otherwise x.   Srivastava et al. 2014
+    """While training: x · [u ≥ rate] / (1 − rate) with u ~ Uniform(0, 1), drawn afresh; otherwise x.
 
     One u serves all of each of `axes`: (2, 3) drops whole channels of (N, C, H, W).   ValueError: rate outside [0, 1)
+    Srivastava et al. 2014.
     """
     if not 0 <= rate < 1:
         raise ValueError(f"a dropout rate lies in [0, 1), not {rate}")
@@ -91,7 +93,7 @@ def dropout(x, rate, *, axes=()):
         return x
     like = reduce(lambda part, axis: nd.slice_axis(part, axis=axis, begin=0, end=1), axes, x)
     keep = nd.random.uniform_like(like) >= rate
-    # Spread first and cut off from the gradient: MXNet would sum up one for the mask, in half of a small network's time.
+    # Spread first and cut off from the gradient: MXNet would sum up one for the mask, a quarter of dropout_cnn's step.
     return x * nd.stop_gradient(nd.broadcast_like(keep * (1 / (1 - rate)), x))
 
 
@@ -115,7 +117,7 @@ def from_chwn(x):
 
 
 def ones_like(x):
-    """Ones in x's shape, through which no gradient flows. (Made from x, so that a recording knows where they come from.)"""
+    """Ones in x's shape, through which no gradient flows; made from x, so that a recording knows whence they come."""
     return nd.stop_gradient(nd.ones_like(x))
 
 
@@ -145,7 +147,7 @@ def fits(size, kernel, stride):
 
 
 def windows(x, kernel, stride, dilate):
-    """For every place (i, j) in the kernel, row by row, what all windows hold there.   (C, H, W, N) -> [(C, OH, OW, N), …]"""
+    """For every place (i, j) in the kernel, by rows, what all windows hold there.   (C, H, W, N) -> [(C, OH, OW, N)]"""
     channels, height, width, n = x.shape
     (kh, kw), (sh, sw), (dh, dw) = kernel, stride, dilate
     last_row = (fits(height, (kh - 1) * dh + 1, sh) - 1) * sh

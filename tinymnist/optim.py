@@ -1,7 +1,8 @@
 """Update rules. Each works in place on one vector w of all weights, its gradient g, and state vectors that start at 0.
 
-The equations are those of MXNet's built-in rules: eps stands inside the root in adagrad and rmsprop (papers and PyTorch add it
-outside), and momentum's buffer holds the learning rate. The loss is a mean over the batch, so no rule knows the batch size.
+The equations are those of MXNet's built-in rules: eps stands inside the root in adagrad and rmsprop (papers and PyTorch
+add it outside), and momentum's buffer holds the learning rate. The loss is a mean over the batch, so no rule knows the
+batch size.
 """
 
 from __future__ import annotations
@@ -31,14 +32,20 @@ def adagrad(w, g, h, *, lr, eps=1e-7):
 
 
 def rmsprop(w, g, n, *, lr, rho=0.9, eps=1e-8):
-    """n ← rho n + (1 − rho) g²;  w ← w − lr g / √(n + eps).   Tieleman, Hinton 2012; eps inside the root; MXNet's gamma1 is rho"""
+    """n ← rho n + (1 − rho) g²;  w ← w − lr g / √(n + eps).
+
+    Tieleman, Hinton 2012; eps inside the root; MXNet calls rho gamma1.
+    """
     n *= rho
     n += (1 - rho) * g * g
     w -= lr * g / nd.sqrt(n + eps)
 
 
 def adadelta(w, g, a, b, *, rho=0.9, eps=1e-5):
-    """a ← rho a + (1 − rho) g²;  δ = √(b + eps) / √(a + eps) · g;  b ← rho b + (1 − rho) δ²;  w ← w − δ.   Zeiler 2012; no lr"""
+    """a ← rho a + (1 − rho) g²;  δ = √(b + eps) / √(a + eps) · g;  b ← rho b + (1 − rho) δ²;  w ← w − δ.
+
+    Zeiler 2012; no lr.
+    """
     a *= rho
     a += (1 - rho) * g * g
     delta = nd.sqrt(b + eps) / nd.sqrt(a + eps) * g
@@ -57,7 +64,7 @@ RANGES = {  # hyper-parameter: (lowest, is the lowest allowed, highest, what to 
 
 
 def hyperparameters(name):
-    """The names of a rule's hyper-parameters, with their defaults (None where there is none): {"lr": None, "eps": 1e-07}"""
+    """A rule's hyper-parameters with their defaults, None where there is none: {"lr": None, "eps": 1e-07}"""
     if name not in RULES:
         raise ValueError(f"there is no update rule {name!r}; the rules are {', '.join(RULES)}")
     keywords = [p for p in inspect.signature(RULES[name]).parameters.values() if p.kind is p.KEYWORD_ONLY]
