@@ -245,10 +245,10 @@ def begin(args):
         for name in ("model", "opt", "activation", "recipe", "save", "lr", "momentum", "rho", "eps"):
             if getattr(args, name) is not None:
                 raise ValueError(f"--{name} cannot be given with --resume: the saved run has its own")
-        if args.data is None and args.hold_out is None:  # what it was begun on
-            state = tm.checkpoint.newest(args.resume)[0]
-            args.data = state["where"]
-            args.hold_out = len(tm.load(args.data).train.labels) - state["examples"] or None
+        state = tm.checkpoint.newest(args.resume)[0]  # what it was begun on
+        args.data = args.data or state["where"]
+        if args.hold_out is None:
+            args.hold_out = max(0, len(tm.load(args.data).train.labels) - state["examples"]) or None
         run = tm.resume(args.resume, loaded(args), **changes(args))
         if run.epoch == run.settings.epochs:
             print(
