@@ -223,7 +223,7 @@ def work(name, todo, done, limit):
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     tests = [f"tests/{test}.py" for test in TESTS[name]]
-    options = ["-q", "-p", "no:cacheprovider", "-m", "not slow", *tests]
+    options = ["-q", "--tb=no", "--assert=plain", "-p", "no:cacheprovider", "-m", "not slow", *tests]
     code = pytest.main(options, plugins=[Loop(name, todo, done, limit)])
     if code not in (0, 5):
         done.put((0, f"pytest ends with {code}", "the collection"))
