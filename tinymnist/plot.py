@@ -23,7 +23,7 @@ def blank(width, height, title):
 
 
 def saved(figure, path):
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=100, pil_kwargs={"optimize": True})
     return Path(path)
 
 
@@ -54,6 +54,7 @@ def curves(history, examples, title, path, untrained=None):
     left.plot([e * examples for e in tested_epochs], losses, "o", ms=5, color="tab:red", label="test")
     left.set(title="loss", xlabel="training examples seen", ylabel="cross-entropy, nats", ylim=(0, None))
     left.xaxis.set_major_formatter("{x:,.0f}")
+    left.xaxis.get_major_locator().set_params(nbins=5)
     right.plot(epochs, percent([e.train_accuracy for e in history]), "o-", ms=4, label="training, as they were seen")
     right.plot(tested_epochs, percent(accuracies), "o-", ms=4, color="tab:red", label="test, after the epoch")
     right.set(title="accuracy", xlabel="epoch", ylabel="accuracy, %")
@@ -69,7 +70,7 @@ def comparison(rules, title, path):
 
     rules is a list of (label, rule, training, test), the latter two of shape (seeds, epochs), in %.
     """
-    figure, styles = blank(10, 4.5, title), {}
+    figure, styles = blank(9, 4, title), {}
     panels = figure.subplots(1, 2, sharey=True)
     for label, rule, *accuracies in rules:
         style = next(styles.setdefault(rule, itertools.cycle(["-", "--", ":", "-."])))  # a rule may come twice
@@ -81,7 +82,7 @@ def comparison(rules, title, path):
         axes.set(title=f"{name} set", xlabel="epoch", ylabel=f"{name} accuracy, %")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-    panels[1].legend(loc="lower right")
+    panels[1].legend(loc="lower right", fontsize=8)
     return saved(figure, path)
 
 

@@ -137,6 +137,8 @@ RECIPES = {
         untrained=True,
         then=5,
     ),
+    # Chosen by training on the first 55,000 images and testing on the last 5,000 (--hold-out 5000), of which it read
+    # 99.44 %: of three candidates the one that was ahead after an epoch. The test set had no say in it.
     "best": Recipe(
         title="our own: wider, with dropout, altered training images and a falling learning rate",
         published="nothing; the aim is a test accuracy of 0.994",
