@@ -338,20 +338,18 @@ class Worker:
 
 def measure(workload, args, bar):
     """{contender: {"ms": [a time each round], "mb": peak memory, "threads": the number that suits it}}, in turns."""
+    present = {title: who for title, who in CONTENDERS.items() if (workload, who) not in LEFT_OUT}
+    started = {(title, n): Worker(who, n, workload, args) for title, who in present.items() for n in args.threads}
     workers, results = {}, {}
-    for title, contender in CONTENDERS.items():
-        if (workload, contender) in LEFT_OUT:
+    for (title, threads), one in started.items():
+        try:
+            one.ask(1)
+            seconds = one.ask(3 if workload in STEPS else 1)[0]
+        except RuntimeError as error:
+            print(f"{title} is left out of {workload}: {error}", file=sys.stderr)
             continue
-        for threads in args.threads:
-            one = Worker(contender, threads, workload, args)
-            try:
-                one.ask(1)
-                seconds = one.ask(3 if workload in STEPS else 1)[0]
-            except RuntimeError as error:
-                print(f"{title} is left out of {workload}: {error}", file=sys.stderr)
-                break
-            workers[title, threads] = one, max(1, round(args.seconds / seconds))
-            results[title, threads] = {"ms": [], "mb": 0.0, "threads": threads}
+        workers[title, threads] = one, max(1, round(args.seconds / seconds))
+        results[title, threads] = {"ms": [], "mb": 0.0, "threads": threads}
     rates = []
     for _ in range(args.rounds):
         for key, (one, times) in workers.items():

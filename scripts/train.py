@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import shlex
 import signal
@@ -123,21 +124,7 @@ def given(args, *names):
 
 def changes(args):
     """The settings that were given by hand."""
-    names = (
-        "epochs",
-        "batch_size",
-        "device",
-        "kvstore",
-        "timeout",
-        "seed",
-        "normalize",
-        "augment",
-        "lr_decay",
-        "log_interval",
-        "compile",
-        "limit",
-    )
-    return given(args, *names)
+    return given(args, *(field.name for field in dataclasses.fields(tm.Settings)))
 
 
 class Console:
