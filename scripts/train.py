@@ -50,7 +50,7 @@ def parser():
     how.add_argument(
         "--rho", type=float, metavar="X", help="decay of rmsprop (0.9) and adadelta (0.95; softmax 0.9999)"
     )
-    how.add_argument("--eps", type=float, metavar="X", help="adagrad 1e-7, rmsprop 1e-8, adadelta 1e-5")
+    how.add_argument("--eps", type=float, metavar="X", help="adagrad 1e-7, rmsprop 1e-8, adadelta 1e-5 (lenet 1e-6)")
     how.add_argument(
         "--lr-decay", type=float, metavar="X", help="factor on the learning rate after every epoch; default: 1"
     )
