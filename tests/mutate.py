@@ -195,6 +195,9 @@ class Loop:
 def replace(module, text):
     """Makes a module's functions, classes and dictionaries those of the text, in place: tests hold on to them."""
     before = dict(vars(module))
+    for name in before:
+        if not name.startswith("__"):
+            delattr(module, name)
     exec(compile(text, module.__file__, "exec"), vars(module))
     for name, new in list(vars(module).items()):
         old = before.get(name)
