@@ -49,7 +49,10 @@ MODULES = {"nd", "mx", "mxnet", "ndarray", "autograd"}
 BACK_DOORS = {"__import__", "eval", "exec", "globals", "locals", "importlib", "runpy", "__builtins__"}
 BACKEND = "tinymnist/backend.py"  # MXNet is imported by backend.py, and from it by the others
 LIBRARIES = {"numpy", "tqdm", "matplotlib", "PIL", "pooch", "requests", "sklearn", "tinymnist"}
-LIBRARIES |= set(getattr(sys, "stdlib_module_names", ())) - BACK_DOORS
+LIBRARY = Path(os.__file__).parent  # of which Python 3.9 knows no list
+STANDARD = {file.name.split(".")[0] for folder in (LIBRARY, LIBRARY / "lib-dynload") for file in folder.glob("*")}
+STANDARD |= set(sys.builtin_module_names)
+LIBRARIES |= set(getattr(sys, "stdlib_module_names", STANDARD)) - BACK_DOORS
 
 
 def house():
@@ -111,7 +114,7 @@ def of_imports(tree, file, table):
             for name in (base + alias.name for alias in node.names):
                 path, first = resolved(name, table), name.split(".")[0]
                 of_mxnet = path.split(".")[0] == "mxnet" and path not in modules and path not in ALLOWED
-                strange = len(LIBRARIES) > 100 and first not in LIBRARIES | {"mxnet"}  # Python 3.9 knows no list
+                strange = first not in LIBRARIES | {"mxnet"}
                 built_in = first != "tinymnist" and BUILT_IN.fullmatch(path.split(".")[-1])
                 if of_mxnet or strange or built_in or name.endswith("*"):
                     yield node.lineno, path
