@@ -1,12 +1,15 @@
 """What pytest needs to know: the devices, how hypothesis draws, and `--differences`: how close is close."""
 
 import os
+import signal
 
+# A shell that starts a job behind it has it ignore Ctrl-C, and what it starts inherits that; here Ctrl-C is tested.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")  # or a GPU's built-in convolutions round to ten bits
 
-import hypothesis
-import pytest
-from proof import DEVICES, DIFFERENCES, DTYPES
+import hypothesis  # noqa: E402
+import pytest  # noqa: E402
+from proof import DEVICES, DIFFERENCES, DTYPES  # noqa: E402
 
 hypothesis.settings.register_profile("proof", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("proof")

@@ -1,8 +1,8 @@
 """tinymnist: handwritten-digit classifiers trained on MXNet ndarray arithmetic and autograd, every part written out.
 
-Read in this order: ops, loss, init, optim, layers, models (what is trained, and by which rule); files, idx, data, batches
-(on what); graph, replica, evaluate, train (how); checkpoint, devices, machines (how it goes on, and where); recipes, plot,
-pictures (what for).
+Read in this order: ops, loss, init, optim, layers, models (what is trained, and by which rule); files, idx, data,
+batches (on what); graph, replica, evaluate, train (how); checkpoint, devices, machines (how it goes on, and where);
+recipes, plot, pictures (what for).
 """
 
 from tinymnist import checkpoint, idx, init, layers, loss, models, ops, optim
