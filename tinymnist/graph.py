@@ -5,7 +5,24 @@
 
 from __future__ import annotations
 
+import functools
+
 from tinymnist.backend import autograd, nd
+
+CONSTANTS = []  # arrays that never change, and that graphs therefore may hold on to
+
+
+def constant(make):
+    """A function that gives an array which never changes: it is made once for the same arguments."""
+
+    @functools.lru_cache(maxsize=None)
+    def made(*arguments):
+        array = make(*arguments)
+        array.attach_grad("null")  # marked, so that a graph names it
+        CONSTANTS.append(array)
+        return array
+
+    return made
 
 
 class Replay:
@@ -13,7 +30,7 @@ class Replay:
 
     `parameters` are marked arrays that the function uses besides its inputs; gradients flow to them as ever. The
     function gives a list of arrays of one shape, decides nothing by their values, and draws random numbers only like
-    another array.   ValueError: it uses an array that is neither input nor parameter
+    another array.   ValueError: it uses an array that is neither input nor parameter nor a `constant`
     """
 
     def __init__(self, function, parameters=()):
@@ -22,12 +39,22 @@ class Replay:
     def __call__(self, *inputs):
         key = (autograd.is_training(), *(x.shape for x in inputs))
         if key not in self.graphs:
-            self.graphs[key], results = record(self.function, inputs, self.parameters)
+            self.graphs[key], results = self.record(inputs)
             return results  # the recording was a run like any other, and drew its random numbers
-        graph, order = self.graphs[key]
-        every = (*inputs, *self.parameters)
-        results = graph(*[every[i] for i in order])
+        graph, takes = self.graphs[key]
+        results = graph(*[inputs[it] if isinstance(it, int) else it for it in takes])
         return results if isinstance(results, list) else [results]
+
+    def record(self, inputs):
+        """(A graph, what it takes: the number of an input, or an array), and the results of this first run."""
+        trace = [x.copy() for x in inputs]
+        for array in (*trace, *CONSTANTS):
+            array.attach_grad("null")  # again, as a plain backward takes the mark from a constant
+        with autograd.record(train_mode=autograd.is_training()):
+            results = self.function(*trace)
+            known = {name_of(array): array for array in (*self.parameters, *CONSTANTS)}
+            known.update({name_of(array): number for number, array in enumerate(trace)})
+            return compiled(results, known), results
 
 
 def replay_in_place(rule, arrays):
@@ -35,13 +62,13 @@ def replay_in_place(rule, arrays):
     trace = [Tracked(a.copy()) for a in arrays]
     for array in trace:
         array.attach_grad("null")
-    names = [autograd.get_symbol(array).name for array in trace]
+    known = {name_of(array): own for array, own in zip(trace, arrays)}
     with autograd.record():
         rule(*trace)
         changed = [i for i, array in enumerate(trace) if array.changed]
-        graph, order = compiled([trace[i] for i in changed], names)
-    sources, targets = [arrays[i] for i in order], [arrays[i] for i in changed]
-    return lambda: graph(*sources, out=targets)
+        graph, takes = compiled([trace[i] for i in changed], known)
+    targets = [arrays[i] for i in changed]
+    return lambda: graph(*takes, out=targets)
 
 
 class Tracked(nd.NDArray):
@@ -70,24 +97,17 @@ class Tracked(nd.NDArray):
         return self.become(self / other)
 
 
-def record(function, inputs, parameters):
-    """(The graph of function(*inputs), for each of its inputs the place in (*inputs, *parameters)), and the results."""
-    trace = [x.copy() for x in inputs]
-    for array in trace:
-        array.attach_grad("null")  # marked, so that the graph names it
-    names = [autograd.get_symbol(array).name for array in (*trace, *parameters)]
-    with autograd.record(train_mode=autograd.is_training()):
-        results = function(*trace)
-        return compiled(results, names), results
+def name_of(array):
+    """The name under which graphs know a marked array"""
+    return autograd.get_symbol(array).name
 
 
-def compiled(results, names):
-    """A static graph of recorded arrays, all of one shape, and for each of its inputs its name's place in `names`."""
+def compiled(results, known):
+    """A static graph of recorded arrays, all of one shape, and what it takes, by the names in `known`."""
     symbol = autograd.get_symbol(nd.stack(*results)).get_children()  # what the stack takes: the results, in one graph
     inputs = symbol.list_inputs()
-    if not set(inputs) <= set(names):
+    if not set(inputs) <= set(known):
         raise ValueError(
             "the function uses an array that is neither input nor parameter; a graph would freeze its value"
         )
-    graph = nd.CachedOp(symbol, [("static_alloc", True), ("static_shape", True)])
-    return graph, [names.index(name) for name in inputs]
+    return nd.CachedOp(symbol, [("static_alloc", True), ("static_shape", True)]), [known[name] for name in inputs]

@@ -11,6 +11,7 @@ from functools import reduce
 import numpy as np
 
 from tinymnist.backend import autograd, nd
+from tinymnist.graph import constant
 
 
 def dense(x, weight, bias=None):
@@ -20,7 +21,7 @@ def dense(x, weight, bias=None):
     if bias is None:
         return y
     # The rows (b, b, …, b) as the product 1 bᵀ: a broadcast would do, but its gradient is a sum, five times as slow.
-    return y + nd.dot(ones_like(nd.slice_axis(x, axis=1, begin=0, end=1)), bias.reshape((1, -1)))
+    return y + nd.dot(ones((x.shape[0], 1), x.context, x.dtype), bias.reshape((1, -1)))
 
 
 def conv2d(x, weight, bias=None, *, stride=1, pad=0, dilate=1, layout="NCHW"):
@@ -34,17 +35,16 @@ def conv2d(x, weight, bias=None, *, stride=1, pad=0, dilate=1, layout="NCHW"):
     if layout == "NCHW":
         return from_chwn(conv2d(to_chwn(x), weight, bias, stride=stride, pad=pad, dilate=dilate, layout="CHWN"))
     filters, channels, *kernel = weight.shape
-    patches = windows(padded(x, pair(pad), 0.0), kernel, pair(stride), pair(dilate))
-    out_shape = patches[0].shape[1:]
-    columns = [patch.reshape((channels, -1)) for patch in patches]  # KH · KW of (C, OH · OW · N)
-    matrix = [weight.transpose((2, 3, 1, 0)).reshape((-1, filters))]  # (KH · KW · C, F)
-    if (
-        bias is not None
-    ):  # one more row of weights, over a row of ones: the bias costs nothing then, nor does its gradient
-        columns.append(ones_like(nd.slice_axis(columns[0], axis=0, begin=0, end=1)))
-        matrix.append(bias.reshape((1, filters)))
-    y = nd.dot(nd.concat(*matrix, dim=0), nd.concat(*columns, dim=0), transpose_a=True)
-    return y.reshape((filters, *out_shape))
+    x = padded(x, pair(pad), 0.0)
+    *image, n = x.shape
+    table = windows(*image, *kernel, *pair(stride), *pair(dilate), x.context)
+    if bias is None:
+        bias = zeros((filters,), x.context, x.dtype)
+    # The bias is one more column of weights, over a row of ones: it costs nothing then, nor does its gradient.
+    rows = nd.concat(x.reshape((-1, n)), ones((1, n), x.context, x.dtype), dim=0)  # (C · H · W + 1, N)
+    columns = nd.take(rows, table).reshape((channels * kernel[0] * kernel[1] + 1, -1))  # (…, OH · OW · N)
+    matrix = nd.concat(weight.reshape((filters, -1)), bias.reshape((filters, 1)), dim=1)
+    return nd.dot(matrix, columns).reshape((filters, *table.shape[1:], n))
 
 
 def max_pool2d(x, kernel, *, stride=None, pad=0, layout="NCHW"):
@@ -116,9 +116,14 @@ def from_chwn(x):
     return x.reshape((-1, n)).transpose().reshape((n, *image))
 
 
-def ones_like(x):
-    """Ones in x's shape, through which no gradient flows; made from x, so that a recording knows whence they come."""
-    return nd.stop_gradient(nd.ones_like(x))
+@constant
+def ones(shape, device, dtype):
+    return nd.ones(shape, ctx=device, dtype=dtype)
+
+
+@constant
+def zeros(shape, device, dtype):
+    return nd.zeros(shape, ctx=device, dtype=dtype)
 
 
 def pair(size):
@@ -146,17 +151,18 @@ def fits(size, kernel, stride):
     return (size - kernel) // stride + 1
 
 
-def windows(x, kernel, stride, dilate):
-    """For every place (i, j) in the kernel, by rows, what all windows hold there.   (C, H, W, N) -> [(C, OH, OW, N)]"""
-    channels, height, width, n = x.shape
-    (kh, kw), (sh, sw), (dh, dw) = kernel, stride, dilate
-    last_row = (fits(height, (kh - 1) * dh + 1, sh) - 1) * sh
-    last_column = (fits(width, (kw - 1) * dw + 1, sw) - 1) * sw
-    return [
-        nd.slice(x, begin=(0, i, j, 0), end=(channels, i + last_row + 1, j + last_column + 1, n), step=(1, sh, sw, 1))
-        for i in range(0, kh * dh, dh)
-        for j in range(0, kw * dw, dw)
-    ]
+@constant
+def windows(channels, height, width, kh, kw, sh, sw, dh, dw, device):
+    """For (c, i, j) in the kernel and for every window (p, q) the row of (C · H · W, N) where that pixel of it lies.
+
+    -> (C · KH · KW + 1, OH, OW); the last names the row after all pixels. One `take` by this table instead of a slice
+    for each (i, j), and their concatenation: a third of the time there, a fifth of it back.
+    """
+    oh, ow = fits(height, (kh - 1) * dh + 1, sh), fits(width, (kw - 1) * dw + 1, sw)
+    c, i, j, p, q = np.ix_(*map(np.arange, (channels, kh, kw, oh, ow)))
+    table = ((c * height + p * sh + i * dh) * width + q * sw + j * dw).reshape(-1, oh, ow)
+    after = np.full((1, oh, ow), channels * height * width)
+    return nd.array(np.concatenate([table, after]), ctx=device, dtype="int32")
 
 
 def pooled(x, join, kernel, stride, pad, outside):
