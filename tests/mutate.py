@@ -208,6 +208,8 @@ def replace(module, text):
             continue
         elif isinstance(old, type(replace)) and isinstance(new, type(replace)):
             old.__code__, old.__defaults__, old.__kwdefaults__ = new.__code__, new.__defaults__, new.__kwdefaults__
+            for cell, another in zip(old.__closure__ or (), new.__closure__ or ()):  # what a decorator has wrapped
+                cell.cell_contents = another.cell_contents
         elif isinstance(old, type) and isinstance(new, type):
             for key in {*vars(old), *vars(new)} - {"__dict__", "__weakref__", "__doc__"}:
                 if key in vars(new):
@@ -226,7 +228,7 @@ def work(name, todo, done, limit):
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     tests = [f"tests/{test}.py" for test in TESTS[name]]
-    options = ["-q", "--tb=no", "--assert=plain", "-p", "no:cacheprovider", "-m", "not slow", *tests]
+    options = ["-q", "-n0", "--tb=no", "--assert=plain", "-p", "no:cacheprovider", "-m", "not slow", *tests]
     code = pytest.main(options, plugins=[Loop(name, todo, done, limit)])
     if code not in (0, 5):
         done.put((0, f"pytest ends with {code}", "the collection"))

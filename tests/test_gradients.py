@@ -45,7 +45,6 @@ OPERATIONS = {  # name: function, shapes of its inputs
     "tanh": (ops.tanh, X),
     "sigmoid": (ops.sigmoid, X),
     "flatten": (ops.flatten, IMAGES),
-    "flatten CHWN": (lambda x: ops.flatten(x, layout="CHWN"), IMAGES),
     "to_chwn": (ops.to_chwn, IMAGES),
     "from_chwn": (ops.from_chwn, IMAGES),
     "dropout": (seeded(lambda x: ops.dropout(x, 0.5)), X),

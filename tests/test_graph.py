@@ -7,7 +7,7 @@ import pytest
 
 import tinymnist as tm
 from tinymnist.backend import autograd, mx, nd
-from tinymnist.graph import Replay, replay_in_place
+from tinymnist.graph import Replay, constant, replay_in_place
 from tinymnist.optim import RULES
 
 
@@ -86,7 +86,37 @@ def test_a_rule_in_place(rule, hyper):
         assert same(w, twin) and all(map(same, *states))
 
 
-def test_a_constant_that_no_input_leads_to_is_refused():
-    constant = nd.array([1.0, 2.0])  # would be frozen into the graph unseen
+def test_a_constant_is_made_once_and_known_to_graphs_that_come_before_and_after():
+    made = []
+
+    @constant
+    def counted(n):
+        made.append(n)
+        return nd.array(range(n))
+
+    w, x = nd.array([2.0, 3.0]), nd.array([4.0, 5.0])
+    w.attach_grad()
+
+    def function(x):
+        return [w * x * counted(2) + counted(1)]
+
+    for f in (function, Replay(function, [w]), function, Replay(function, [w])):  # a plain backward between graphs
+        for _ in range(2):
+            with autograd.record():
+                y = f(x)[0]
+            y.backward()
+            assert same(y, nd.array([0.0, 15.0])) and same(w.grad, nd.array([0.0, 5.0]))
+    assert made == [2, 1]
+
+
+def test_an_array_that_no_input_leads_to_is_refused():
+    other = nd.array([1.0, 2.0])  # would be frozen into the graph unseen
     with pytest.raises(ValueError, match="neither input nor parameter"):
-        Replay(lambda x: [x * constant])(nd.ones((2,)))
+        Replay(lambda x: [x * other])(nd.ones((2,)))
+
+
+@pytest.mark.parametrize("copy", [lambda x: x.astype("float64"), lambda x: (2 * x).copyto(x.context)])
+def test_a_copy_that_could_block_the_engine_is_refused(copy):
+    with pytest.raises(ValueError, match=r"nd\.cast does not block"):
+        Replay(lambda x: [copy(x)])(nd.ones((2,)))
+    assert Replay(lambda x: [nd.cast(x, dtype="float64")])(nd.ones((2,)))[0].dtype == np.float64

@@ -28,7 +28,7 @@ def measured(model, compile=True):
     """A function of bytes (n, 1, H, W) and labels (n,) on the model's device: [mean loss, accuracy], as arrays (1,)."""
 
     def measure(images, labels):
-        logits = model(model.scaled(images))
+        logits = model(images)
         return [loss.softmax_cross_entropy(logits, labels), loss.accuracy(logits, labels)]
 
     return Replay(measure, model.parameters.values()) if compile else measure
@@ -76,7 +76,7 @@ def predict(model, images, *, compile=True):
     batches = Batches(Split(images, np.zeros(len(images), np.uint8)), BATCH, model.weights.context)
 
     def probabilities(images):
-        return [loss.softmax(model(model.scaled(images)))]
+        return [loss.softmax(model(images))]
 
     function = Replay(probabilities, model.parameters.values()) if compile else probabilities
     return np.concatenate([part[0].asnumpy() for part in [function(x) for x, _ in batches]])

@@ -15,7 +15,7 @@ CONSTANTS = []  # arrays that never change, and that graphs therefore may hold o
 def constant(make):
     """A function that gives an array which never changes: it is made once for the same arguments."""
 
-    @functools.lru_cache(maxsize=None)
+    @functools.cache
     def made(*arguments):
         array = make(*arguments)
         array.attach_grad("null")  # marked, so that a graph names it
@@ -30,7 +30,7 @@ class Replay:
 
     `parameters` are marked arrays that the function uses besides its inputs; gradients flow to them as ever. The
     function gives a list of arrays of one shape, decides nothing by their values, and draws random numbers only like
-    another array.   ValueError: it uses an array that is neither input nor parameter nor a `constant`
+    another array.   ValueError: it uses an array that is neither input nor parameter nor a `constant`, or copies one
     """
 
     def __init__(self, function, parameters=()):
@@ -110,4 +110,6 @@ def compiled(results, known):
         raise ValueError(
             "the function uses an array that is neither input nor parameter; a graph would freeze its value"
         )
+    if '"op": "_copyto"' in symbol.tojson():  # it waits for MXNet's engine inside of it: once in 2,000 runs, for ever
+        raise ValueError("the function copies by astype, copyto or as_in_context; in a graph nd.cast does not block")
     return nd.CachedOp(symbol, [("static_alloc", True), ("static_shape", True)]), [known[name] for name in inputs]

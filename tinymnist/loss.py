@@ -1,5 +1,7 @@
 """From logits to a loss and an accuracy.   logits (N, K), labels (N,) whole numbers from 0 to K − 1"""
 
+import numpy as np
+
 from tinymnist.backend import nd
 
 
@@ -22,4 +24,4 @@ def softmax_cross_entropy(logits, labels):
 
 def accuracy(logits, labels):
     """The share of rows whose largest logit, the first of equals, stands at the label.   -> (1,)"""
-    return (logits.argmax(axis=1) == labels.astype(logits.dtype)).mean()
+    return (logits.argmax(axis=1) == nd.cast(labels, dtype=np.dtype(logits.dtype).name)).mean()

@@ -6,7 +6,7 @@ runs fastest there, so that every slice of an image is a run of whole batches.
 
 from __future__ import annotations
 
-from functools import reduce
+from functools import reduce, wraps
 
 import numpy as np
 
@@ -14,9 +14,23 @@ from tinymnist.backend import autograd, nd
 from tinymnist.graph import constant
 
 
+def either_layout(op):
+    """op, which takes and gives (C, H, W, N), with the choice of a layout.   ValueError: another than the two"""
+
+    @wraps(op)
+    def chosen(x, *inputs, layout="NCHW", **options):
+        if layout == "CHWN":
+            return op(x, *inputs, **options)
+        if layout != "NCHW":
+            raise ValueError(f"there is no layout {layout!r}; the layouts are NCHW and CHWN")
+        return from_chwn(op(to_chwn(x), *inputs, **options))
+
+    return chosen
+
+
 def dense(x, weight, bias=None):
     """y = x Wᵀ + b.   x (N, I) or (N, …) with I numbers each, weight (O, I), bias (O,) -> (N, O)"""
-    x = x.reshape((x.shape[0], -1))
+    x = x if x.ndim == 2 else flatten(x)
     y = nd.dot(x, weight, transpose_b=True)
     if bias is None:
         return y
@@ -24,7 +38,8 @@ def dense(x, weight, bias=None):
     return y + nd.dot(ones((x.shape[0], 1), x.context, x.dtype), bias.reshape((1, -1)))
 
 
-def conv2d(x, weight, bias=None, *, stride=1, pad=0, dilate=1, layout="NCHW"):
+@either_layout
+def conv2d(x, weight, bias=None, *, stride=1, pad=0, dilate=1):
     """y[n,f,p,q] = b[f] + Σ_cij W[f,c,i,j] x[n, c, p·stride + i·dilate − pad, q·stride + j·dilate − pad]
 
     x (N, C, H, W), 0 outside, weight (F, C, KH, KW), bias (F,) -> (N, F, OH, OW),
@@ -32,8 +47,6 @@ def conv2d(x, weight, bias=None, *, stride=1, pad=0, dilate=1, layout="NCHW"):
     stride, pad and dilate are a number or a pair (rows, columns). ValueError: a kernel larger than the padded image.
     The convolution as one product: K. Chellapilla, S. Puri, P. Simard 2006.
     """
-    if layout == "NCHW":
-        return from_chwn(conv2d(to_chwn(x), weight, bias, stride=stride, pad=pad, dilate=dilate, layout="CHWN"))
     filters, channels, *kernel = weight.shape
     x = padded(x, pair(pad), 0.0)
     *image, n = x.shape
@@ -47,21 +60,19 @@ def conv2d(x, weight, bias=None, *, stride=1, pad=0, dilate=1, layout="NCHW"):
     return nd.dot(matrix, columns).reshape((filters, *table.shape[1:], n))
 
 
-def max_pool2d(x, kernel, *, stride=None, pad=0, layout="NCHW"):
+@either_layout
+def max_pool2d(x, kernel, *, stride=None, pad=0):
     """y[n,c,p,q] = max over i < KH, j < KW of x[n, c, p·stride + i − pad, q·stride + j − pad], x being −∞ outside.
 
     x (N, C, H, W) -> (N, C, OH, OW), OH = ⌊(H + 2 pad − KH) / stride⌋ + 1; stride is the kernel where none is given.
     Of equal elements the first in the window has the gradient. ValueError: a kernel larger than the padded image.
     """
-    if layout == "NCHW":
-        return from_chwn(max_pool2d(to_chwn(x), kernel, stride=stride, pad=pad, layout="CHWN"))
     return pooled(x, nd.maximum, kernel, stride, pad, float(np.finfo(x.dtype).min))
 
 
-def avg_pool2d(x, kernel, *, stride=None, pad=0, layout="NCHW"):
+@either_layout
+def avg_pool2d(x, kernel, *, stride=None, pad=0):
     """As max_pool2d, with the mean over the window in place of the maximum, x being 0 outside (padding counts)."""
-    if layout == "NCHW":
-        return from_chwn(avg_pool2d(to_chwn(x), kernel, stride=stride, pad=pad, layout="CHWN"))
     rows, columns = pair(kernel)
     return pooled(x, nd.add, kernel, stride, pad, 0.0) * (1 / (rows * columns))
 
@@ -97,11 +108,9 @@ def dropout(x, rate, *, axes=()):
     return x * nd.stop_gradient(nd.broadcast_like(keep * (1 / (1 - rate)), x))
 
 
-def flatten(x, *, layout="NCHW"):
-    """Each example's numbers in one row, in the order (C, H, W).   (N, C, H, W) -> (N, C · H · W)"""
-    if layout == "NCHW":
-        return x.reshape((x.shape[0], -1))
-    return x.reshape((-1, x.shape[-1])).transpose()
+def flatten(x):
+    """Each example's numbers in one row.   (N, C, H, W) -> (N, C · H · W)"""
+    return x.reshape((x.shape[0], -1))
 
 
 def to_chwn(x):
