@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 
 import tinymnist as tm
 from tinymnist import plot, recipes
-from tinymnist.files import replacing
+from tinymnist.files import fresh, replacing
 
 
 def parser():
@@ -120,7 +119,7 @@ def compare(args):
                 {"label": label(rule, hyper), "rule": rule, "hyper": hyper, "published": published, "runs": runs}
             )
     table(results)
-    directory = Path(args.save or f"runs/compare-{args.model}-{time.strftime('%Y%m%d-%H%M%S')}")
+    directory = Path(args.save) if args.save else fresh(f"runs/compare-{args.model}")
     directory.mkdir(parents=True, exist_ok=True)
     about = {"model": args.model, "data": data.source, "fingerprint": data.fingerprint, "arguments": vars(args)}
     with replacing(directory / "compare.json") as stream:

@@ -9,7 +9,6 @@ import os
 import shlex
 import signal
 import sys
-import time
 from pathlib import Path
 
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
@@ -18,6 +17,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) == signal.default_
 import tinymnist as tm
 from tinymnist import machines, recipes
 from tinymnist.backend import mx
+from tinymnist.files import fresh
 from tinymnist.recipes import RECIPES, SETTINGS, hyper
 
 HEADER = "epoch     loss  train acc  test loss  test acc        lr   images/s  seconds"
@@ -248,7 +248,7 @@ def begin(args):
         settings["epochs"] = 20 if data.name == "digits" else settings.get("epochs", 10)
     _, height, width = data.train.images.shape
     run = tm.Run(make(image=(1, height, width), **arguments), optimizer, data, tm.Settings(**settings))
-    directory = Path(args.save or f"runs/{run.model.name}-{optimizer.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    directory = Path(args.save) if args.save else fresh(f"runs/{run.model.name}-{optimizer.name}")
     return run, directory, RECIPES[args.recipe].then if args.recipe and args.epochs is None else 0
 
 

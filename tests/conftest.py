@@ -32,8 +32,14 @@ def pytest_addoption(parser):
     )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    if config.option.differences:
+        config.option.numprocesses = 0  # they are gathered in one process
+
+
 def pytest_terminal_summary(terminalreporter, config):
-    """pytest tests/test_ops.py tests/test_loss.py --differences   (in one process: not with -n)"""
+    """pytest tests/test_ops.py tests/test_loss.py --differences"""
     if not config.getoption("--differences"):
         return
     say = terminalreporter.write_line

@@ -105,6 +105,13 @@ def test_the_same_seed_twice(capsys):
     assert first[2:] != printed("--seed", 1)[2:]
 
 
+def test_runs_that_begin_in_one_second(capsys, monkeypatch):
+    monkeypatch.setattr("time.strftime", lambda form: "20261125-120000")
+    for end in ("", "-2", "-3"):
+        assert train(*QUICK, "--quiet") == 0
+        assert f"saved in runs/softmax_regression-sgd-20261125-120000{end} " in capsys.readouterr().out
+
+
 def test_data_in_the_environment(capsys, monkeypatch):
     monkeypatch.setenv("TINYMNIST_DATA", str(Path(tm.__file__).with_name("digits")))
     assert train(*QUICK[2:]) == 0

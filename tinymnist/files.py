@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import mmap
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +96,13 @@ def locked(directory: str | os.PathLike):
         yield
     finally:
         os.close(handle)
+
+
+def fresh(path: str | os.PathLike) -> Path:
+    """path-YYYYMMDD-HHMMSS, or with -2, -3, … behind it: the first that is not there."""
+    path = f"{path}-{time.strftime('%Y%m%d-%H%M%S')}"
+    names = itertools.chain([path], (f"{path}-{n}" for n in itertools.count(2)))
+    return next(Path(name) for name in names if not os.path.lexists(name))
 
 
 def make(directory: Path):
