@@ -19,7 +19,7 @@ def softmax(logits):
 
 def softmax_cross_entropy(logits, labels):
     """−(1/N) Σ_n log p[n, labels[n]]: a mean over the batch.   -> (1,)   Labels are not checked here."""
-    return -nd.pick(log_softmax(logits), labels, axis=1).mean()
+    return -nd.pick(log_softmax(logits), labels).mean()
 
 
 def accuracy(logits, labels):
