@@ -40,6 +40,7 @@ CONTENDERS = {
     "Gluon hybridized": "hybrid",
     "PyTorch": "torch",
 }
+FILES = [f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
 LEFT_OUT = {("load to first batch", who) for who in ("plain", "hybrid", "torch")} | {("epoch from the loader", "torch")}
 
 
@@ -350,13 +351,16 @@ def measure(workload, args, bar):
             continue
         workers[title, threads] = one, max(1, round(args.seconds / seconds))
         results[title, threads] = {"ms": [], "mb": 0.0, "threads": threads}
+    ours = [one for (title, _), (one, _) in workers.items() if title == "tinymnist"]
+    if not ours:
+        raise RuntimeError(f"without tinymnist there is nothing to compare in {workload}")
     rates = []
     for _ in range(args.rounds):
         for key, (one, times) in workers.items():
             seconds, results[key]["mb"] = one.ask(times)
             results[key]["ms"].append(seconds * 1e3)
         if workload in STEPS:
-            rates.append(max(workers["tinymnist", threads][0].ask("rate") for threads in args.threads))
+            rates.append(max(one.ask("rate") for one in ours))
         bar.update()
     for one, _ in workers.values():
         one.end()
@@ -449,6 +453,51 @@ def pixels(rounds):
     return 0
 
 
+def check(args):
+    if args.rounds < 1:
+        raise ValueError(f"--rounds {args.rounds}: every contender has at least one turn")
+    if not 0 < args.seconds < float("inf"):
+        raise ValueError(f"--seconds {args.seconds}: a turn takes a positive number of seconds")
+    if min(args.threads) < 1:
+        raise ValueError(f"--threads {min(args.threads)}: a number of threads is 1 or more")
+    for option, path in (("--json", args.json), ("--plot", args.plot)):
+        if path and not os.path.isdir(os.path.dirname(os.path.abspath(path))):
+            raise ValueError(f"{option} {path}: there is no such directory to write the file in")
+        if path and os.path.isdir(path):
+            raise ValueError(f"{option} {path}: is a directory; the name of a file is needed")
+
+
+def compare(args):
+    """Measures, writes, prints; returns the exit status."""
+    from tqdm import tqdm
+
+    chosen = [w for w in WORKLOADS if not args.only or args.only in w]
+    if not chosen:
+        raise ValueError(f"--only {args.only}: no workload is called so; there are {', '.join(WORKLOADS)}")
+    status, report = 0, {}
+    with tqdm(total=len(chosen) * args.rounds, disable=None, unit=" rounds") as bar:
+        for workload in chosen:
+            bar.set_description(workload)
+            report[workload] = measure(workload, args, bar)
+    if args.json:
+        from tinymnist.files import DataError, replacing  # not earlier: a worker's peak would begin at this process's
+
+        try:
+            with replacing(args.json) as stream:
+                stream.write(json.dumps(report, indent=1).encode())
+        except DataError as error:
+            status = failed(error)
+    table(report)
+    if args.plot:
+        chart(report, args.plot)
+    return status
+
+
+def failed(sentence):
+    print(sentence, file=sys.stderr)
+    return 2
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
@@ -474,28 +523,20 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if not args.data:
         args.data = os.path.expanduser("~/.mxnet/datasets/mnist")
-    if not os.path.exists(os.path.join(args.data, "train-images-idx3-ubyte.gz")):
-        print(f"{args.data}: there is no train-images-idx3-ubyte.gz; give MNIST's directory by --data", file=sys.stderr)
-        return 2
     if args.worker:
         return worker(args.worker, args.only, args.data)
-    if args.pixels:
-        return pixels(args.rounds)
-    from tqdm import tqdm
-
-    chosen = [w for w in WORKLOADS if not args.only or args.only in w]
-    with tqdm(total=len(chosen) * args.rounds, disable=None, unit=" rounds") as bar:
-        report = {}
-        for workload in chosen:
-            bar.set_description(workload)
-            report[workload] = measure(workload, args, bar)
-    table(report)
-    if args.json:
-        with open(args.json, "w") as stream:
-            json.dump(report, stream, indent=1)
-    if args.plot:
-        chart(report, args.plot)
-    return 0
+    try:
+        check(args)
+        if args.pixels:
+            return pixels(args.rounds)
+        missing = [name for name in FILES if not os.path.exists(os.path.join(args.data, name))]
+        if missing:
+            raise ValueError(
+                f"{args.data}: there is no {missing[0]}; give the directory of MNIST's four files by --data"
+            )
+        return compare(args)
+    except (ValueError, ImportError, OSError, RuntimeError) as error:
+        return failed(error)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -11,7 +13,8 @@ import numpy as np
 
 import tinymnist as tm
 from tinymnist import plot, recipes
-from tinymnist.files import fresh, replacing
+from tinymnist.backend import mx
+from tinymnist.files import fresh, locked, replacing
 
 
 def parser():
@@ -95,52 +98,69 @@ def spread(values):
 
 
 def compare(args):
-    from tqdm import tqdm
-
     if args.seeds < 1 or args.epochs < 1:
         raise ValueError("--seeds and --epochs are whole numbers from 1 on")
     if args.activation and args.model == "softmax":
         raise ValueError("softmax regression has no activation; take --model mlp, lenet or dropout-cnn")
+    if args.batch_size is not None and args.batch_size < 1:
+        raise ValueError(f"--batch-size is a whole number from 1 on, not {args.batch_size}")
     rules = [named(text, args.model) for text in args.rules]
     data = tm.load(args.data)
     if args.hold_out is not None:
         data = recipes.held_out(data, args.hold_out)
-    examples = len(data.train.labels[: args.limit])
     print(f"{args.model}, {args.epochs} epochs, {'seed 0' if args.seeds == 1 else f'seeds 0 to {args.seeds - 1}'}")
     print(data.source, flush=True)
-    total, results = len(rules) * args.seeds * args.epochs * examples, []
+    directory = Path(args.save) if args.save else fresh(f"runs/compare-{args.model}")
+    with locked(directory):
+        return compare_into(directory, args, rules, data)
+
+
+def compare_into(directory, args, rules, data):
+    """Trains by every rule, and writes what is known after each; returns the exit status: 1 where a rule diverged."""
+    from tqdm import tqdm
+
+    total, results, status = len(rules) * args.seeds * args.epochs * len(data.train.labels[: args.limit]), [], 0
+    about = {"model": args.model, "data": data.source, "fingerprint": data.fingerprint, "arguments": vars(args)}
+    as_published = not (args.normalize or args.limit or args.hold_out or args.batch_size)
     hidden = True if args.quiet else None  # None: where stderr is no terminal
     with tqdm(total=total, disable=hidden, leave=False, unit=" images", unit_scale=True, dynamic_ncols=True) as bar:
         for rule, hyper in rules:
-            runs = [measure(args, rule, hyper, data, seed, bar) for seed in range(args.seeds)]
-            as_published = not (args.normalize or args.limit or args.hold_out or args.batch_size)
-            published = recipes.published(args.model, rule, hyper) if as_published else []
+            try:
+                runs = [measure(args, rule, hyper, data, seed, bar) for seed in range(args.seeds)]
+            except tm.Diverged as error:
+                status = 1
+                bar.write(f"{label(rule, hyper)}: {error}", file=sys.stderr)
+                continue
+            published = recipes.published(args.model, rule, hyper, data) if as_published else []
             results.append(
                 {"label": label(rule, hyper), "rule": rule, "hyper": hyper, "published": published, "runs": runs}
             )
-    table(results)
-    directory = Path(args.save) if args.save else fresh(f"runs/compare-{args.model}")
-    directory.mkdir(parents=True, exist_ok=True)
-    about = {"model": args.model, "data": data.source, "fingerprint": data.fingerprint, "arguments": vars(args)}
-    with replacing(directory / "compare.json") as stream:
-        stream.write(json.dumps({**about, "results": results}, indent=1).encode())
-    lines = [(r["label"], r["rule"], *([run[w] for run in r["runs"]] for w in ("training", "test"))) for r in results]
-    over = "one seed" if args.seeds == 1 else f"means of {args.seeds} seeds, shaded from the lowest to the highest"
-    title = f"{args.model} on {Path(data.name).name}: {over}"
-    picture = plot.comparison(lines, title, directory / "compare.png")
-    print(f"saved in {directory}: compare.json, compare.png")
-    if args.show:
-        plot.show(picture)
+            with replacing(directory / "compare.json") as stream:
+                stream.write(json.dumps({**about, "results": results}, indent=1).encode())
+    if results:
+        lines = [
+            (r["label"], r["rule"], *([run[w] for run in r["runs"]] for w in ("training", "test"))) for r in results
+        ]
+        over = "one seed" if args.seeds == 1 else f"means of {args.seeds} seeds, shaded from the lowest to the highest"
+        title = f"{args.model} on {Path(data.name).name}: {over}"
+        picture = plot.comparison(lines, title, directory / "compare.png")
+        table(results)
+        print(f"saved in {directory}: compare.json, compare.png", flush=True)
+        if args.show:
+            plot.show(picture)
+    return status
 
 
 def main(argv=None):
     try:
-        compare(parser().parse_args(argv))
-        return 0
+        return compare(parser().parse_args(argv))
     except SystemExit as end:  # argparse has said why
         return end.code
-    except tm.Diverged as error:
-        print(f"{error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("stopped; compare.json has what was finished", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except (MemoryError, mx.MXNetError) as error:
+        print(str(error).strip().splitlines()[-1] if str(error) else "out of memory", file=sys.stderr)
         return 1
     except (tm.DataError, ValueError, ImportError, OSError) as error:
         print(f"{error}", file=sys.stderr)
@@ -148,4 +168,6 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stdout.reconfigure(errors="replace")  # a terminal that has no ±
     sys.exit(main())

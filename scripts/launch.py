@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import shlex
 import signal
@@ -19,6 +20,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 LOOPBACK = "127.0.0.1"
+SHORTEST = 10  # seconds: that of tinymnist/machines.py, whose import would load MXNet
 
 
 def parser():
@@ -38,6 +40,19 @@ def parser():
     p.add_argument("--script", metavar="FILE", help="what the workers run instead of scripts/train.py")
     p.add_argument("--role", choices=("scheduler", "server"), help="be one: MXNet's DMLC_… variables say of what")
     return p
+
+
+def check(options):
+    """ValueError: something is out of range, or cannot be had here; before anything is started"""
+    for name in ("workers", "servers"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name} must be 1 or more, not {getattr(options, name)}")
+    if not SHORTEST <= options.timeout < math.inf:
+        raise ValueError(f"--timeout must be {SHORTEST} seconds or more, and finite, not {options.timeout}")
+    if options.port is not None and not 0 <= options.port <= 65535:
+        raise ValueError(f"--port must be from 0 to 65535, not {options.port}")
+    if options.pin and not hasattr(os, "sched_setaffinity"):
+        raise ValueError(f"--pin needs a system with os.sched_setaffinity, as Linux is, not {sys.platform}")
 
 
 def environment(host, port, workers, servers, address):
@@ -65,7 +80,6 @@ def commands(options, rest):
 def show(options, rest):
     """A line of the shell for each process on each of the machines, the first being the scheduler's too."""
     hosts, port = options.hosts, options.port or 9091
-    options.workers, options.servers = options.workers or len(hosts), options.servers or len(hosts)
     places = [hosts[0]]
     for number in (options.servers, options.workers):
         places += [hosts[i % len(hosts)] for i in range(number)]
@@ -140,7 +154,11 @@ def main(argv=None):
     argv = sys.argv[1:] if argv is None else list(argv)
     at = argv.index("--") if "--" in argv else len(argv)
     options, rest = parser().parse_args(argv[:at]), argv[at + 1 :]
+    workers, servers = [len(options.hosts)] * 2 if options.hosts else (2, 1)
+    options.workers = workers if options.workers is None else options.workers
+    options.servers = servers if options.servers is None else options.servers
     try:
+        check(options)
         if options.role:
             sys.path.insert(0, str(HERE.parent))
             os.environ.pop("DMLC_ROLE", None)  # or MXNet would serve at its import, unwatched
@@ -149,10 +167,6 @@ def main(argv=None):
             return machines.serve(options.role, options.timeout)
         if options.hosts:
             return show(options, rest)
-        options.workers = 2 if options.workers is None else options.workers
-        options.servers = 1 if options.servers is None else options.servers
-        if min(options.workers, options.servers) < 1:
-            raise ValueError(f"--workers {options.workers} --servers {options.servers}: each must be 1 or more")
         processes = Processes(options, rest)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)

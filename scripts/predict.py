@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import numpy as np
 
 import tinymnist as tm
 from tinymnist import plot
+from tinymnist.backend import mx
 from tinymnist.data import CLASSES
 from tinymnist.evaluate import check_size
 from tinymnist.files import replacing
@@ -43,6 +46,8 @@ def asked(args, where):
         raise ValueError("give pictures, or --images, or --data: one of the three")
     if args.labels and not args.images:
         raise ValueError("--labels belong to --images FILE")
+    if args.pictures and args.index:
+        raise ValueError("--index chooses among --images or the images of a data set; pictures are named one by one")
     if args.pictures:
         return args.pictures, np.stack([read_picture(path) for path in args.pictures]), None
     if args.images:
@@ -88,26 +93,28 @@ def confusion_matrix(labels, predicted, classes):
     return np.bincount(labels.astype(int) * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
-def report(labels, predicted, sure, names, count):
-    """Accuracy, the confusion matrix with each digit's recall, and the most confident mistakes; -> matrix, mistakes"""
-    matrix = confusion_matrix(labels, predicted, CLASSES)
+def check(labels, predicted, sure):
+    """-> the confusion matrix; where the mistakes are, the most confident first"""
+    wrong = np.flatnonzero(predicted != labels)
+    return confusion_matrix(labels, predicted, CLASSES), wrong[np.argsort(-sure[wrong], kind="stable")]
+
+
+def report(matrix, wrong, labels, predicted, sure, names, count):
+    """Accuracy, the confusion matrix with each digit's recall, and the most confident mistakes"""
     print(f"accuracy {np.trace(matrix) / len(labels):.4f}: {np.trace(matrix):,} of {len(labels):,} right\n")
     print("true    predicted" + " " * 47 + "recall")
     print("digit " + "".join(f"{k:6}" for k in range(CLASSES)))
     for digit, row in enumerate(matrix):
         recall = f"{row[digit] / row.sum():.4f}" if row.sum() else "–"
         print(f"{digit:5} " + "".join(f"{n or '·':>6}" for n in row.tolist()) + f"{recall:>10}")
-    wrong = np.flatnonzero(predicted != labels)
-    wrong = wrong[np.argsort(-sure[wrong], kind="stable")]
     if len(wrong) and count:
         print(f"\nthe most confident of {len(wrong):,} mistakes")
         for at in wrong[:count]:
             print(f"{names[at]}: {predicted[at]} with probability {sure[at]:.4f}; it is {labels[at]}")
-    return matrix, wrong
 
 
-def draw(args, model, images, labels, predicted, sure, checked):
-    directory = Path(args.figures)
+def draw(directory, model, images, labels, predicted, sure, checked):
+    """-> the paths of the figures"""
     directory.mkdir(parents=True, exist_ok=True)
 
     def captions(some):
@@ -130,11 +137,7 @@ def draw(args, model, images, labels, predicted, sure, checked):
             some = wrong[:SHOWN]
             title = f"the {len(some)} most confident of {len(wrong)} mistakes"
             made.append(grid(some, title, "mistakes.png"))
-    made.append(plot.first_layer(model, directory / "first-layer.png"))
-    print(f"\nfigures in {directory}: {', '.join(path.name for path in made)}")
-    if args.show:
-        for path in made:
-            plot.show(path)
+    return [*made, plot.first_layer(model, directory / "first-layer.png")]
 
 
 def predict(args):
@@ -142,39 +145,66 @@ def predict(args):
         raise ValueError(f"--output {args.output}: probabilities are written as .npy or .csv")
     if args.show and not args.figures:
         raise ValueError("--show opens figures; say with --figures DIR where they go")
+    if args.mistakes < 0:
+        raise ValueError(f"--mistakes {args.mistakes}: how many are listed is a whole number from 0 on")
     model, _, content = tm.checkpoint.load(args.run)
     names, images, labels = asked(args, content["where"])
     check_size(model, images, args.images or ("the pictures" if args.pictures else "the images"))
     probabilities = tm.predict(model, images)
     predicted, sure = probabilities.argmax(1), probabilities.max(1)
+    checked = None if labels is None or args.index else check(labels, predicted, sure)
+    if args.output:
+        write(args.output, probabilities)
+    if args.figures:
+        try:
+            made = draw(Path(args.figures), model, images, labels, predicted, sure, checked)
+        except OSError as error:
+            raise tm.DataError(f"{args.figures}: cannot be drawn in: {error.strerror or error}") from error
+    # All files are written by now: a terminal or a pipe that does not take what is printed costs none of them.
     if args.pictures or args.index:
         for n, name in enumerate(names):
             truth = "" if labels is None else f"; it is {labels[n]}"
             print(f"{name}: {predicted[n]} with probability {sure[n]:.4f}{truth}")
-    checked = None
-    if labels is not None and not args.index:
-        checked = report(labels, predicted, sure, names, args.mistakes)
-    elif not args.pictures and not args.index:
+    elif checked:
+        report(*checked, labels, predicted, sure, names, args.mistakes)
+    else:
         print(
             f"{len(images):,} images read: " + ", ".join(f"{np.sum(predicted == k):,} of {k}" for k in range(CLASSES))
         )
     if args.output:
-        write(args.output, probabilities)
         print(f"probabilities, {probabilities.shape}, in {args.output}")
     if args.figures:
-        draw(args, model, images, labels, predicted, sure, checked)
+        print(f"\nfigures in {args.figures}: {', '.join(path.name for path in made)}")
+        if args.show:
+            for path in made:
+                plot.show(path)
 
 
 def main(argv=None):
     try:
         predict(parser().parse_args(argv))
+        print(end="", flush=True)
         return 0
     except SystemExit as end:  # argparse has said why
         return end.code
-    except (tm.DataError, ValueError, ImportError, OSError) as error:
-        print(f"{error}", file=sys.stderr)
-        return 2
+    except KeyboardInterrupt:
+        return failed(130, "stopped by Ctrl-C")
+    except (tm.DataError, ValueError, ImportError) as error:
+        return failed(2, error)
+    except (MemoryError, mx.MXNetError) as error:
+        return failed(1, str(error).strip().splitlines()[-1] if str(error) else "out of memory")
+    except OSError as error:  # files have a DataError: it is what was printed that cannot be written
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would try once more at its end
+        return failed(2, f"standard output cannot be written: {error.strerror or error}")
+
+
+def failed(status, sentence):
+    print(sentence, file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":
+    if sys.stdout:  # there is none where it was closed
+        sys.stdout.reconfigure(errors="replace")  # a terminal that has no –
     sys.exit(main())

@@ -119,9 +119,13 @@ def predicted(compute, exchange, size, batch, machines, network):
 
 def gaining(*what, batch, network):
     """(from how many machines on a tenth more gain less than 2 %, how much faster than one these are)"""
-    seconds = {m: predicted(*what, batch, m, network) for m in range(1, 2 * batch + 2)}
+    last = 2 * batch + 1
+    seconds = {m: predicted(*what, batch, m, network) for m in range(1, last + 1)}
     best = min(seconds, key=seconds.get)
-    enough = next(m for m in range(2, best + 2) if seconds[m] < 1.02 * seconds[max(m + 1, round(1.1 * m))])
+    if best == 1:
+        return 1, 1.0
+    flat = (m for m in range(2, best) if seconds[m] < 1.02 * seconds[min(last, max(m + 1, round(1.1 * m)))])
+    enough = next(flat, best)
     return (enough, seconds[1] / seconds[enough]) if seconds[enough] < seconds[1] else (1, 1.0)
 
 
@@ -230,11 +234,22 @@ def main(argv=None):
         return None
     if argv[:1] == ["--child-data"]:
         return child_data(argv[1], int(argv[2]))
+    import tinymnist as tm
+
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--steps", type=int, default=200, metavar="N", help="how many are timed; default: 200")
-    p.add_argument("--models", nargs="+", default=["softmax", "mlp", "lenet"], help="default: softmax mlp lenet")
+    p.add_argument(
+        "--models",
+        nargs="+",
+        choices=tm.models.MODELS,
+        default=["softmax", "mlp", "lenet"],
+        help="default: softmax mlp lenet",
+    )
     p.add_argument("--data", action="store_true", help="measure larger data instead (5 GB of disk for a while)")
     args = p.parse_args(argv)
+    if args.steps < 10:
+        print(f"--steps must be 10 or more, of which the first five do not count, not {args.steps}", file=sys.stderr)
+        return 2
     return larger(args.steps) if args.data else machines(args.models, args.steps)
 
 

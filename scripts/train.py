@@ -40,7 +40,7 @@ def parser():
     what.add_argument("--list-recipes", action="store_true", help="say what each recipe reproduces, and end")
     how = p.add_argument_group("how to train it")
     how.add_argument(
-        "--epochs", type=int, metavar="N", help="default: softmax 5 (20 on the embedded digits), dropout-cnn 8, else 10"
+        "--epochs", type=int, metavar="N", help="default: softmax 5, dropout-cnn 8, else 10; 20 on the embedded digits"
     )
     how.add_argument("--batch-size", type=int, metavar="N", help="default: 64 for softmax and dropout-cnn, else 100")
     how.add_argument(
@@ -222,9 +222,8 @@ def report(run, directory, untrained=None, show=False):
         plot.show(picture)
 
 
-def loaded(args):
-    data = tm.load(args.data)
-    return recipes.held_out(data, args.hold_out) if args.hold_out is not None else data
+def without_held_out(data, args):
+    return data if args.hold_out is None else recipes.held_out(data, args.hold_out)
 
 
 def begin(args):
@@ -233,22 +232,24 @@ def begin(args):
             if getattr(args, name) is not None:
                 raise ValueError(f"--{name} cannot be given with --resume: the saved run has its own")
         state = tm.checkpoint.newest(args.resume)[0]  # what it was begun on
-        args.data = args.data or state["where"]
+        data = tm.load(args.data or state["where"])
         if args.hold_out is None:
-            args.hold_out = max(0, len(tm.load(args.data).train.labels) - state["examples"]) or None
-        run = tm.resume(args.resume, loaded(args), **changes(args))
+            args.hold_out = max(0, len(data.train.labels) - state["examples"]) or None
+        run = tm.resume(args.resume, without_held_out(data, args), **changes(args))
         if run.epoch == run.settings.epochs:
             print(
                 f"{args.resume} has ended: --epochs says how many it shall have instead of {run.epoch}", file=sys.stderr
             )
         return run, args.resume, 0
     make, arguments, optimizer, settings = configured(args)
-    data = loaded(args)
+    data = without_held_out(tm.load(args.data), args)
     if "epochs" not in settings or (args.epochs is None and data.name == "digits" and not args.recipe):
         settings["epochs"] = 20 if data.name == "digits" else settings.get("epochs", 10)
     _, height, width = data.train.images.shape
     run = tm.Run(make(image=(1, height, width), **arguments), optimizer, data, tm.Settings(**settings))
-    directory = Path(args.save) if args.save else fresh(f"runs/{run.model.name}-{optimizer.name}")
+    directory = args.save and Path(args.save)
+    if run.exchange.rank == 0 and not directory:  # of many workers the first alone saves
+        directory = fresh(f"runs/{run.model.name}-{optimizer.name}")
     return run, directory, RECIPES[args.recipe].then if args.recipe and args.epochs is None else 0
 
 
@@ -311,5 +312,6 @@ def failed(status, sentence):
 
 
 if __name__ == "__main__":
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stdout.reconfigure(errors="replace")  # a terminal that has no –
     sys.exit(main())

@@ -4,10 +4,12 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from commands import ROOT, module, refused
 from runs import RULES, SMALL
 
 import tinymnist as tm
-from tinymnist import checkpoint
+from tinymnist import checkpoint, files, idx
 from tinymnist.backend import mx
 
 script = module("train")
@@ -110,6 +112,28 @@ def test_runs_that_begin_in_one_second(capsys, monkeypatch):
     for end in ("", "-2", "-3"):
         assert train(*QUICK, "--quiet") == 0
         assert f"saved in runs/softmax_regression-sgd-20261125-120000{end} " in capsys.readouterr().out
+
+
+def test_processes_that_begin_in_one_second_make_a_directory_each(tmp_path):
+    with ThreadPoolExecutor() as pool:
+        directories = list(pool.map(lambda _: files.fresh(tmp_path / "runs" / "name"), range(20)))
+    assert len(set(directories)) == 20 and all(path.is_dir() for path in directories)
+    with pytest.raises(tm.DataError, match="nothing can be saved there: File exists"):
+        files.fresh(Path(__file__) / "name")
+
+
+def test_a_learning_rate_falls_to_the_smallest_that_float32_holds(capsys):
+    """and no farther: MXNet takes no smaller one"""
+    decay = ["--lr", "1e-30", "--lr-decay", "1e-10", "--epochs", "4"]
+    assert train(*QUICK, *decay, "--save", "run") == 0
+    rates = [e["lr"] for e in checkpoint.newest("run")[0]["history"]]
+    assert rates == pytest.approx([1e-30, np.finfo(np.float32).tiny, *[np.finfo(np.float32).tiny] * 2])
+
+
+def test_a_name_that_looks_like_mathematics(capsys):
+    shutil.copytree(Path(tm.__file__).with_name("digits"), "m$^$")
+    assert train("--data", "m$^$", *QUICK[2:], "--save", "run") == 0
+    assert "curves.png shows the curves" in capsys.readouterr().out
 
 
 def test_data_in_the_environment(capsys, monkeypatch):
@@ -438,6 +462,13 @@ def test_a_history_that_cannot_be_written(capsys):
     assert train("--resume", "run", "--epochs", 3) == 0
 
 
+def test_pixels_that_are_all_alike_cannot_be_normalised(capsys, tmp_path):
+    for name in ("train", "t10k"):
+        idx.write(tmp_path / f"{name}-images-idx3-ubyte", np.zeros((20, 28, 28), np.uint8))
+        idx.write(tmp_path / f"{name}-labels-idx1-ubyte", np.arange(20, dtype=np.uint8) % 10)
+    assert refused(capsys, train("--data", tmp_path, "--normalize"), "all pixels are alike; there is no deviation")
+
+
 def test_out_of_memory(capsys, monkeypatch):
     for error in (MemoryError(), mx.MXNetError("Traceback:\n  File x\nMXNetError: Memory allocation failed\n")):
 
@@ -456,6 +487,12 @@ def test_a_process_that_is_refused():
     run = process("--lr", "-1", "--data", "digits")
     out, err = run.communicate(timeout=PATIENCE)
     assert (run.returncode, out, err) == (2, "", "lr of sgd must be a positive number, not -1.0\n")
+
+
+def test_without_standard_output():
+    run = process("--data", "digits", "--limit", 60, "--epochs", 1, "--save", "run", preexec_fn=lambda: os.close(1))
+    assert (run.wait(timeout=PATIENCE), run.stderr.read()) == (0, "")
+    assert checkpoint.newest("run")[0]["epoch"] == 1
 
 
 def test_a_reader_that_goes_away():

@@ -1,12 +1,14 @@
 """Rules side by side: what is compared, how it is measured, what is said about it."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 from commands import command, module, refused
 
 import tinymnist as tm
+from tinymnist import recipes
 
 compare = command("compare")
 script = module("compare")
@@ -34,7 +36,8 @@ def test_accuracies_are_those_of_the_model_after_each_epoch(tmp_path):
                 assert run[name][epochs - 1] == pytest.approx(expected, abs=1e-3)
 
 
-def test_published_beside_measured(tmp_path, capsys):
+def test_published_beside_measured(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(recipes, "MNIST", tm.load("digits").fingerprint)
     words = ["--data", "digits", "--epochs", 6, "--save", tmp_path / "out", "--rules", "sgd", "sgd:lr=0.2"]
     assert compare(*words) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -47,6 +50,13 @@ def test_published_beside_measured(tmp_path, capsys):
     assert [row[4] for row in rows if row[:3] == ["sgd,", "lr", "0.2"]] == ["–"]
     compared(tmp_path, "--rules", "sgd")  # on a part of the data: no such thing was published
     assert "80.18" not in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not os.environ.get("TINYMNIST_DATA"), reason="$TINYMNIST_DATA names no directory with MNIST")
+def test_published_was_what_mnist_gave():
+    rule = ("softmax", "sgd", {"lr": 0.1})
+    assert recipes.published(*rule, tm.load()) == recipes.FIVE_RULES["sgd"]
+    assert recipes.published(*rule, tm.load("digits")) == []
 
 
 def test_all_five_rules_on_any_model(tmp_path):
@@ -86,6 +96,7 @@ def test_rules_by_name(text, hyper):
         (["--rules", ":lr=1"], ["there is no update rule ''"]),
         (["--seeds", 0], ["--seeds"]),
         (["--epochs", 0], ["--epochs"]),
+        (["--batch-size", 0], ["--batch-size"]),
         (["--activation", "tanh"], ["softmax regression has no activation"]),
         (["--limit", 0], ["limit must be a whole number from 1 on"]),
         (["--device", "tpu"], ["there is no device 'tpu'"]),
@@ -97,10 +108,30 @@ def test_what_cannot_be_compared(words, named, tmp_path, capsys):
     assert refused(capsys, compare("--data", "digits", "--save", tmp_path, *words), *named)
 
 
-def test_a_rule_that_diverges(tmp_path, capsys):
+@pytest.mark.parametrize("others", [[], ["adagrad", "sgd:lr=0.05"]])
+def test_a_rule_that_diverges_does_not_cost_the_others_their_results(others, tmp_path, capsys):
     words = ["--data", "digits", "--model", "mlp", "--epochs", 1, "--save", tmp_path, "--rules", "sgd:lr=1e30"]
-    assert compare(*words) == 1
-    assert "the loss of epoch 1" in capsys.readouterr().err
+    assert compare(*words, *others) == 1
+    assert capsys.readouterr().err.startswith("sgd, lr 1e+30: the loss of epoch 1")
+    assert (tmp_path / "compare.json").exists() == bool(others)
+    if others:
+        found = json.loads((tmp_path / "compare.json").read_text())["results"]
+        assert [r["label"] for r in found] == ["adagrad, lr 0.02", "sgd, lr 0.05"]
+
+
+def test_what_was_finished_is_kept_when_it_is_stopped(tmp_path, capsys, monkeypatch):
+    whole = script.measure
+
+    def measure(args, rule, *rest):
+        if rule == "adagrad":
+            raise KeyboardInterrupt
+        return whole(args, rule, *rest)
+
+    monkeypatch.setattr(script, "measure", measure)
+    words = ["--data", "digits", "--limit", "50", "--epochs", "1", "--save", str(tmp_path), "--rules", "sgd", "adagrad"]
+    assert script.main(words) == 130
+    assert "Traceback" not in capsys.readouterr().err
+    assert [r["rule"] for r in json.loads((tmp_path / "compare.json").read_text())["results"]] == ["sgd"]
 
 
 def test_a_file_where_the_directory_should_be(tmp_path, capsys):

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from commands import ROOT, module
+from commands import ROOT, module, refused
 from runs import digits
 
 import tinymnist as tm
@@ -198,11 +198,59 @@ def test_dist_sync_needs_to_know_its_company(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "setting, why", [({"kvstore": "nonsense"}, "no kvstore 'nonsense'"), ({"timeout": 9}, "timeout must be 10")]
+    "setting, why",
+    [
+        ({"kvstore": "nonsense"}, "no kvstore 'nonsense'"),
+        ({"timeout": 9}, "timeout must be 10 seconds or more, and finite, not 9"),
+        ({"timeout": float("inf")}, "timeout must be 10 .* not inf"),
+        ({"timeout": float("nan")}, "timeout must be 10 .* not nan"),
+    ],
 )
 def test_settings_of_machines_are_checked(setting, why):
     with pytest.raises(ValueError, match=why):
         tm.Settings(**setting)
+
+
+START, PRINT, SERVE = (), ("--print", "192.0.2.7"), ("--role", "server")
+
+
+@pytest.mark.parametrize(
+    "how, option, value, expected",
+    [
+        (START, "--port", "99999", "from 0 to 65535"),
+        (START, "--port", "-1", "from 0 to 65535"),
+        (PRINT, "--port", "65536", "from 0 to 65535"),
+        (START, "--timeout", "inf", "10 seconds or more"),
+        (START, "--timeout", "nan", "10 seconds or more"),
+        (PRINT, "--timeout", "9.9", "10 seconds or more"),
+        (SERVE, "--timeout", "9.9", "10 seconds or more"),
+        (SERVE, "--timeout", "inf", "10 seconds or more"),
+        (START, "--workers", "0", "1 or more"),
+        (START, "--servers", "-1", "1 or more"),
+        (PRINT, "--workers", "-1", "1 or more"),
+        (PRINT, "--servers", "0", "1 or more"),
+    ],
+)
+def test_launch_checks_its_options_before_it_starts_anything(monkeypatch, capsys, how, option, value, expected):
+    monkeypatch.setattr(subprocess, "Popen", None)
+    monkeypatch.setattr(machines, "serve", None)
+    assert refused(capsys, module("launch").main([*how, option, value]), f"{option} must be {expected}", f"not {value}")
+
+
+def test_launch_pins_only_where_the_system_can(monkeypatch, capsys):
+    monkeypatch.setattr(subprocess, "Popen", None)
+    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
+    assert refused(capsys, module("launch").main(["--pin"]), "--pin needs", "os.sched_setaffinity", sys.platform)
+
+
+def test_the_shortest_timeout_is_one():
+    assert module("launch").SHORTEST == machines.SHORTEST
+
+
+@pytest.mark.parametrize("timeout, silence", [(10, 2), (60, 27), (1e10, 14999997), (1e300, 14999997)])
+def test_a_silence_is_a_c_int(monkeypatch, timeout, silence):
+    monkeypatch.setattr(machines.Watch, "look", lambda watch: None)
+    assert machines.Watch("a worker", timeout).silence == silence
 
 
 def test_launch_prints_the_commands_for_several_machines(capsys):

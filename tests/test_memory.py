@@ -75,3 +75,6 @@ def test_rows_notice_a_file_cut_short(tmp_path):
         file.truncate(5000)
     with pytest.raises(DataError, match="has become shorter than it was"):
         rows(mapped, np.arange(100))
+    (tmp_path / "file").unlink()
+    with pytest.raises(DataError, match="file: can no longer be read: No such file"):
+        rows(mapped, np.arange(100))

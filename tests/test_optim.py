@@ -183,6 +183,8 @@ def test_hyperparameters_and_their_defaults():
         ("rmsprop", {"lr": 1, "rho": -0.1}, "rho of rmsprop must be a number from 0 to below 1, not -0.1"),
         ("adagrad", {"lr": 1, "eps": 0}, "eps of adagrad must be a positive number, not 0"),
         ("adagrad", {"lr": 1, "eps": math.inf}, "eps of adagrad must be a positive number, not inf"),
+        ("adagrad", {"lr": 1, "eps": 1e-50}, "eps of adagrad is 1e-50; the smallest that float32 holds is 1.2e-38"),
+        ("sgd", {"lr": 1e-320}, "lr of sgd is 1e-320; the smallest"),
     ],
 )
 def test_what_makes_no_sense_is_refused(name, hyper, sentence):

@@ -118,6 +118,30 @@ def test_jpeg(tmp_path):
     assert near(read_picture(tmp_path / "seven.jpg"), to_mnist(seven()), mean=2)
 
 
+@pytest.mark.parametrize("ink, paper", [(65535, 0), (0, 65535), (9000, 40000)])
+def test_sixteen_bits(tmp_path, ink, paper):
+    noise = np.random.RandomState(0).randint(-300, 300, (280, 280))  # a step of 8 bits is 257 of these
+    levels = (paper + (ink - paper) * (seven() / 255.0) + noise).clip(0, 65535).astype(np.uint16)
+    Image.fromarray(levels).save(tmp_path / "seven.png")
+    assert Image.open(tmp_path / "seven.png").mode in ("I;16", "I")
+    assert near(read_picture(tmp_path / "seven.png"), to_mnist(seven()), mean=2)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+@pytest.mark.parametrize("orientation, turns", [(1, 0), (6, 1), (3, 2), (8, 3)])
+def test_a_photograph_is_turned_as_its_exif_says(tmp_path, kind, orientation, turns):
+    exif = Image.Exif()
+    exif[0x0112] = orientation  # 6: to be turned by 90° clockwise
+    Image.fromarray(np.rot90(seven(), turns).copy()).save(tmp_path / "seven", kind, exif=exif)
+    assert near(read_picture(tmp_path / "seven"), to_mnist(seven()), mean=2)
+
+
+@pytest.mark.parametrize("exif", [b"MM", b"Exif\0\0MM\0*\0", b"Exif\0\0nonsense"])
+def test_a_damaged_exif_block_says_nothing(tmp_path, exif):
+    Image.fromarray(seven()).save(tmp_path / "seven.png", exif=exif)
+    assert near(read_picture(tmp_path / "seven.png"), to_mnist(seven()), mean=1)
+
+
 GOOD = png(seven()[:, :, None])
 
 

@@ -2,12 +2,15 @@
 
 import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from commands import command, module, refused
+from commands import ROOT, command, module, refused
 
 import tinymnist as tm
+from tinymnist.backend import mx
 from tinymnist.pictures import read_picture
 
 predict = command("predict")
@@ -176,9 +179,15 @@ def idx_file(path, array):
         (lambda d: ["--labels", d / "labels"], ["--labels belong to --images"]),
         (lambda d: ["--index", 300], ["there is no image 300", "300, counted from 0"]),
         (lambda d: ["--index", -1], ["there is no image -1"]),
+        (lambda d: [d / "a.png", "--index", 0], ["--index chooses among --images"]),
+        (lambda d: ["--mistakes", -95], ["--mistakes -95", "from 0 on"]),
         (lambda d: ["--output", d / "p.txt"], ["p.txt", ".npy or .csv"]),
         (lambda d: ["--output", d / "nowhere" / "p.npy"], ["nowhere", "cannot be written"]),
         (lambda d: ["--show"], ["--figures"]),
+        (
+            lambda d: ["--figures", idx_file(d / "file", np.zeros(1, np.uint8))],
+            ["file: cannot be drawn in", "File exists"],
+        ),
         (lambda d: ["--data", "nonsense"], ["nonsense"]),
         (lambda d: ["a.png", "--data", "digits"], ["one of the three"]),
         (lambda d: [d / "none.png"], ["none.png", "cannot be read"]),
@@ -214,3 +223,46 @@ def test_pictures_for_a_model_of_another_size(tmp_path, capsys):
     tm.fit(model, tm.Optimizer("sgd", lr=0.1), data, epochs=1, save=tmp_path / "run")
     picture = drawn(tmp_path / "3.png", 3, *KINDS[0])
     assert refused(capsys, predict(tmp_path / "run", picture), "28×28", "takes 7×7")
+
+
+def process(*words, **how):
+    how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **how}
+    return subprocess.run([sys.executable, ROOT / "scripts" / "predict.py", *map(str, words)], **how)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_files_are_written_before_anything_is_printed(run, tmp_path):
+    with open("/dev/full", "w") as full:
+        ended = process(run, "--output", tmp_path / "p.npy", "--figures", tmp_path, stdout=full)
+    assert ended.returncode == 2
+    assert ended.stderr == "standard output cannot be written: No space left on device\n"
+    assert np.load(tmp_path / "p.npy").shape == (300, 10) and (tmp_path / "first-layer.png").exists()
+
+
+def test_a_terminal_that_cannot_print_a_dot(run, tmp_path):
+    ended = process(run, "--output", tmp_path / "p.npy", env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert (ended.returncode, ended.stderr) == (0, "") and " ? " in ended.stdout
+    assert (tmp_path / "p.npy").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="starts a process by a shell")
+def test_without_an_output(run, tmp_path):
+    words = [sys.executable, ROOT / "scripts" / "predict.py", run, "--output", tmp_path / "p.npy"]
+    ended = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *words], stderr=subprocess.PIPE, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "") and np.load(tmp_path / "p.npy").shape == (300, 10)
+
+
+@pytest.mark.parametrize(
+    "error, status, sentence",
+    [
+        (KeyboardInterrupt(), 130, "stopped by Ctrl-C"),
+        (MemoryError(), 1, "out of memory"),
+        (mx.MXNetError("Traceback\n  line\nMXNetError: no room\n"), 1, "MXNetError: no room"),
+    ],
+)
+def test_what_ends_in_the_middle(error, status, sentence, run, monkeypatch, capsys):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(tm, "predict", fails)
+    assert predict(run) == status and capsys.readouterr().err == f"{sentence}\n"

@@ -2,6 +2,7 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -76,11 +77,14 @@ def test_defaults_suit_every_pair(model, rule):
 
 
 def test_what_was_published_stands_beside_what_was_published_only():
+    mnist, other = SimpleNamespace(fingerprint=recipes.MNIST), tm.load("digits")
+    rmsprop = {"lr": 0.03, "rho": 0.9, "eps": 1e-8}
     assert all(len(table) == 5 for table in FIVE_RULES.values())
-    assert published("softmax", "sgd", {"lr": 0.1})[-1] == (87.42, 87.67)
-    assert published("softmax", "rmsprop", {"lr": 0.03, "rho": 0.9, "eps": 1e-8}) == FIVE_RULES["rmsprop"]
-    assert not published("softmax", "sgd", {"lr": 0.2}) and not published("mlp", "sgd", {"lr": 0.1})
-    assert not published("softmax", "rmsprop", {"lr": 0.03, "rho": 0.9, "eps": 1e-6})
+    assert published("softmax", "sgd", {"lr": 0.1}, mnist)[-1] == (87.42, 87.67)
+    assert published("softmax", "rmsprop", rmsprop, mnist) == FIVE_RULES["rmsprop"]
+    assert not published("softmax", "sgd", {"lr": 0.2}, mnist) and not published("mlp", "sgd", {"lr": 0.1}, mnist)
+    assert not published("softmax", "rmsprop", {**rmsprop, "eps": 1e-6}, mnist)
+    assert not published("softmax", "sgd", {"lr": 0.1}, other)
     hyper("softmax", "sgd")["lr"] = 7
     assert HYPER["softmax"]["sgd"] == {"lr": 0.1}  # a copy was given
 

@@ -32,7 +32,7 @@ class Batches:
     """Batches of a split (images (N, H, W), labels (N,)) as arrays (n, 1, H, W) and (n,) of bytes on a device.
 
     Of `shares` that divide every batch between them, this one yields number `share`. `alter(images, rng)`, where given,
-    makes the images of each batch anew, rng being seeded by (seed, epoch, number of the batch).
+    makes the images of each batch anew, rng being seeded by (seed, epoch, number of the batch, share).
     ValueError: a batch size below 1.
     """
 

@@ -34,11 +34,11 @@ def measured(model, compile=True):
     return Replay(measure, model.parameters.values()) if compile else measure
 
 
-def evaluate(model, batches, measure=None):
+def evaluate(model, batches):
     """(mean loss, accuracy) over all examples of a Batches, or of a Split."""
     if isinstance(batches, Split):
         batches = Batches(batches, BATCH, model.weights.context)
-    return averages(sums([[part] for part in parts(measure or measured(model), batches)]))
+    return averages(sums([[part] for part in parts(measured(model), batches)]))
 
 
 def parts(measure, batches):

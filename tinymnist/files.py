@@ -34,15 +34,18 @@ def rows(array, which):
     """array[which], for whole numbers; of a numpy.memmap read from its file without touching the mapping.
 
     A look through the mapping can bring 2 MiB of the file into this process: 15 µs an image to have that and to release
-    it, 3 µs to read the image so.   DataError: the file has become shorter
+    it, 3 µs to read the image so.   DataError: the file has become shorter, or is gone
     """
     if not isinstance(array, np.memmap):
         return array[which]
     begin = array.ctypes.data - np.frombuffer(array._mmap, np.uint8).ctypes.data
     begin += array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
     size, step = array[:1].nbytes, array.strides[0]
-    with open(array.filename, "rb", buffering=0) as stream:
-        read = bytearray().join(os.pread(stream.fileno(), size, begin + step * i) for i in which.tolist())
+    try:
+        with open(array.filename, "rb", buffering=0) as stream:
+            read = bytearray().join(os.pread(stream.fileno(), size, begin + step * i) for i in which.tolist())
+    except OSError as error:
+        raise DataError(f"{array.filename}: can no longer be read: {error.strerror or error}") from error
     if len(read) < size * len(which):
         raise DataError(f"{array.filename}: has become shorter than it was")
     return np.frombuffer(read, array.dtype).reshape(len(which), *array.shape[1:])
@@ -99,10 +102,19 @@ def locked(directory: str | os.PathLike):
 
 
 def fresh(path: str | os.PathLike) -> Path:
-    """path-YYYYMMDD-HHMMSS, or with -2, -3, … behind it: the first that is not there."""
+    """Makes the directory path-YYYYMMDD-HHMMSS, or with -2, -3, … behind it: the first that was not there.
+
+    DataError: it cannot be made
+    """
     path = f"{path}-{time.strftime('%Y%m%d-%H%M%S')}"
-    names = itertools.chain([path], (f"{path}-{n}" for n in itertools.count(2)))
-    return next(Path(name) for name in names if not os.path.lexists(name))
+    try:
+        make(Path(path).parent)
+        for directory in itertools.chain([path], (f"{path}-{n}" for n in itertools.count(2))):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(directory)
+                return Path(directory)
+    except OSError as error:
+        raise DataError(f"{path}: nothing can be saved there: {error.strerror or error}") from error
 
 
 def make(directory: Path):

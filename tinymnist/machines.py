@@ -35,7 +35,8 @@ class Watch:
     def __init__(self, who, timeout):
         self.who, self.timeout, self.store, self.what, self.joined = who, timeout, None, None, None
         # The scheduler notices a silence, and the others that it has ended: twice as long, and what rounding adds.
-        self.silence = int(timeout - 5) // 2
+        # MXNet takes it as a C int, which a year is and 1e10 is not.
+        self.silence = int(min(timeout, 3e7) - 5) // 2
         self.lock = threading.Lock()
         threading.Thread(target=self.look, daemon=True).start()
 

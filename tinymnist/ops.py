@@ -1,7 +1,7 @@
 """The operations of a network, as pure functions of arrays.
 
 Images are (N, C, H, W), as in Gluon. With layout="CHWN" the same operations take and give (C, H, W, N): the batch index
-runs fastest there, so that every slice of an image is a run of whole batches.
+runs fastest there, so that one pixel of a whole batch is a run of N numbers, to be copied and compared as one.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def windows(channels, height, width, kh, kw, sh, sw, dh, dw, device):
     """For (c, i, j) in the kernel and for every window (p, q) the row of (C · H · W, N) where that pixel of it lies.
 
     -> (C · KH · KW + 1, OH, OW); the last names the row after all pixels. One `take` by this table instead of a slice
-    for each (i, j), and their concatenation: a third of the time there, a fifth of it back.
+    for each (i, j), and their concatenation: LeNet's step takes 34 ms, not 40; 52, not 81, where no graph is replayed.
     """
     oh, ow = fits(height, (kh - 1) * dh + 1, sh), fits(width, (kw - 1) * dw + 1, sw)
     c, i, j, p, q = np.ix_(*map(np.arange, (channels, kh, kw, oh, ow)))
@@ -187,9 +187,8 @@ def pooled(x, join, kernel, stride, pad, outside):
 def strips(x, axis, kernel, stride):
     """For every place in a window of `kernel` along `axis`, what all windows hold there: a list of `kernel` arrays."""
     count = fits(x.shape[axis], kernel, stride)
-    if (
-        kernel == stride
-    ):  # windows side by side are a split of a reshape, whose gradient is a copy: half the time of slices
+    # Windows side by side are a split of a reshape, whose gradient is a copy: half the time of slices.
+    if kernel == stride:
         x = nd.slice_axis(x, axis=axis, begin=0, end=count * kernel) if x.shape[axis] > count * kernel else x
         before, after = x.shape[:axis], x.shape[axis + 1 :]
         parts = x.reshape((int(np.prod(before)), count, kernel, -1)).split(kernel, axis=2) if kernel > 1 else [x]

@@ -10,6 +10,8 @@ from __future__ import annotations
 import inspect
 import math
 
+import numpy as np
+
 from tinymnist.backend import nd
 
 
@@ -55,6 +57,7 @@ def adadelta(w, g, a, b, *, rho=0.9, eps=1e-5):
 
 
 RULES = {rule.__name__: rule for rule in (sgd, momentum, adagrad, rmsprop, adadelta)}
+SMALLEST = float(np.finfo(np.float32).tiny)  # smaller numbers are 0 in float32, or MXNet does not take them
 RANGES = {  # hyper-parameter: (lowest, is the lowest allowed, highest, what to say)
     "lr": (0, False, math.inf, "a positive number"),
     "momentum": (0, True, 1, "a number from 0 to below 1"),
@@ -85,6 +88,8 @@ class Optimizer:
             low, closed, high, wanted = RANGES[key]
             if not (isinstance(value, (int, float)) and (low < value < high or (closed and value == low))):
                 raise ValueError(f"{key} of {name} must be {wanted}, not {value!r}")
+            if key in ("lr", "eps") and value < SMALLEST:
+                raise ValueError(f"{key} of {name} is {value!r}; the smallest that float32 holds is {SMALLEST:.2g}")
         self.name, self.rule, self.hyper = name, RULES[name], {**defaults, **given}
         if None in self.hyper.values():
             raise ValueError(f"{name} needs {', '.join(k for k, v in self.hyper.items() if v is None)}")

@@ -6,6 +6,7 @@ its centre of mass in the middle.   Y. LeCun, C. Cortes, C. Burges, "The MNIST d
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import numpy as np
@@ -56,11 +57,16 @@ def read_picture(path: str | os.PathLike) -> np.ndarray:
 
     Ink is what differs from the ground, and the ground is what the border mostly shows.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     name = os.fspath(path)
     try:
         with Image.open(path) as picture:
+            picture.load()
+            with contextlib.suppress(Exception):  # a damaged EXIF block says nothing, and not always by one exception
+                picture = ImageOps.exif_transpose(picture)
+            if picture.mode.startswith("I"):  # 16 bits of grey, which convert would clip at 255
+                picture = Image.fromarray((np.asarray(picture) // 257).clip(0, 255).astype(np.uint8))
             pixels = np.asarray(picture.convert("RGBA"), np.int32)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         if isinstance(error, OSError) and error.strerror:

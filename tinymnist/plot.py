@@ -18,7 +18,7 @@ def blank(width, height, title):
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)  # a $ in a name is a $
     return figure
 
 

@@ -29,6 +29,7 @@ HYPER["lenet"] = {**HYPER["other"], "adagrad": {"lr": 0.005}, "adadelta": {"rho"
 SETTINGS = {"softmax": {"epochs": 5, "batch_size": 64}, "dropout-cnn": {"epochs": 8, "batch_size": 64}}
 
 # Softmax regression on MNIST with HYPER["softmax"]: (training, test) accuracy in % after epochs 1 to 5.
+MNIST = "2e8bca69"  # the fingerprint of the data set: on other data nothing was published
 FIVE_RULES = {
     "sgd": [(80.18, 81.41), (83.99, 84.86), (85.59, 86.08), (86.69, 87.23), (87.42, 87.67)],
     "momentum": [(88.50, 88.85), (90.59, 90.26), (90.81, 90.53), (90.95, 90.28), (91.53, 90.67)],
@@ -43,9 +44,10 @@ def hyper(model, rule):
     return dict(HYPER.get(model, HYPER["other"]).get(rule, {}))
 
 
-def published(model, rule, values):
+def published(model, rule, values, data):
     """[(training %, test %) after epoch 1, 2, …] where that was published for these hyper-parameters, else []."""
-    return FIVE_RULES[rule] if model == "softmax" and values == Optimizer(rule, **hyper(model, rule)).hyper else []
+    same = model == "softmax" and values == Optimizer(rule, **hyper(model, rule)).hyper
+    return FIVE_RULES[rule] if same and data.fingerprint == MNIST else []
 
 
 def held_out(data, n):

@@ -18,7 +18,7 @@ from tinymnist.batches import Batches, permutation, statistics
 from tinymnist.data import Split, load
 from tinymnist.evaluate import BATCH, averages, check_size, parts, sums
 from tinymnist.files import DataError
-from tinymnist.optim import Optimizer
+from tinymnist.optim import SMALLEST, Optimizer
 from tinymnist.replica import Replica
 
 AHEAD = 8  # Python may run this many batches ahead of the device: it is kept busy, and Ctrl-C is felt
@@ -58,8 +58,8 @@ class Settings:
             raise ValueError(f"limit must be a whole number from 1 on, not {self.limit!r}")
         if self.kvstore not in ("local", "dist_sync"):
             raise ValueError(f"there is no kvstore {self.kvstore!r}; they are local and dist_sync")
-        if not self.timeout >= machines.SHORTEST:
-            raise ValueError(f"timeout must be {machines.SHORTEST} seconds or more, not {self.timeout!r}")
+        if not machines.SHORTEST <= self.timeout < math.inf:
+            raise ValueError(f"timeout must be {machines.SHORTEST} seconds or more, and finite, not {self.timeout!r}")
         if not 0 < self.lr_decay <= 1:
             raise ValueError(f"lr decay must be above 0 and at most 1, not {self.lr_decay!r}")
 
@@ -109,6 +109,8 @@ class Run:
             check(model, split, data.name)
         if settings.normalize:
             model.mean, model.std = statistics(self.train_split.images)
+            if not model.std:
+                raise DataError(f"{data.name}: all pixels are alike; there is no deviation to normalise them by")
         self.model = model
         self.exchange = devices.Exchange(contexts, settings.kvstore, settings.timeout)
         models = [model, *(model.replica(context) for context in contexts[1:])]
@@ -147,7 +149,7 @@ class Run:
         """The rule's hyper-parameters in this epoch."""
         hyper = dict(self.optimizer.hyper)
         if "lr" in hyper:
-            hyper["lr"] *= self.settings.lr_decay**self.epoch
+            hyper["lr"] = max(hyper["lr"] * self.settings.lr_decay**self.epoch, SMALLEST)
         return hyper
 
     @property
