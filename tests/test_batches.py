@@ -50,6 +50,11 @@ def make(request, tmp_path, monkeypatch, device):
     return batches_of
 
 
+def test_the_order_of_an_epoch_stays_what_it_was():
+    """so that a run which another version began goes on in its order"""
+    assert permutation(3, 1, 8).tolist() == [2, 1, 4, 0, 5, 7, 6, 3]
+
+
 @pytest.mark.parametrize("n, size", [(1, 1), (10, 1), (10, 3), (10, 5), (10, 10), (10, 99), (600, 64)])
 def test_an_epoch_is_the_order_given_cut_into_batches(make, n, size):
     order, made = permutation(1, 2, n), make(n, size)
