@@ -215,6 +215,35 @@ def test_a_large_gzip_may_unfold_to_64_times_its_size(monkeypatch):
         idx.read(io.BytesIO(gzip.compress(header(400_000) + noise + bytes(400_000 - 4096))))
 
 
+def promising(most, noise):
+    """A gzip with so much noise in it, and a header that promises all of the `most` that its size allows"""
+    noise, promised = os.urandom(noise), 0
+    while promised != (promised := most(len(packed := gzip.compress(header(promised) + noise)))):
+        pass
+    return io.BytesIO(packed), gzip.compress(header(promised + 1) + noise), promised
+
+
+@pytest.mark.parametrize(
+    "most, noise",
+    [(lambda stored: 1032 * stored, 64), (lambda stored: 64 << 20, 100_000), (lambda stored: 64 * stored, 1_100_000)],
+    ids=["deflate", "free", "ratio"],
+)
+def test_what_a_gzip_may_unfold_to_is_believed_to_the_byte(most, noise):
+    believed, refused, promised = promising(most, noise)
+    with pytest.raises(DataError, match=f"{noise:,} of {promised:,} data bytes are there; the file is cut short"):
+        idx.read(believed)
+    with pytest.raises(
+        DataError, match=f"^the open file: .* cannot be trusted to unfold to the {promised + 1:,} promised"
+    ):
+        idx.read(io.BytesIO(refused))
+
+
+def test_a_byte_too_many_is_found_behind_many():
+    packed = gzip.compress(header(300_000) + os.urandom(300_001))
+    with pytest.raises(DataError, match="trailing bytes follow the 300,000 data bytes"):
+        idx.read(io.BytesIO(packed))
+
+
 def test_what_does_not_fit_in_memory_is_one_sentence(tmp_path, monkeypatch):
     def empty(*_):
         raise MemoryError("Unable to allocate 4.00 B")
