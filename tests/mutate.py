@@ -17,6 +17,7 @@ import itertools
 import multiprocessing
 import os
 import re
+import resource
 import signal
 import sys
 import time
@@ -173,6 +174,7 @@ class Loop:
         child = os.fork()
         if child == 0:
             try:
+                resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))  # a loop that never ends may fill the memory
                 replace(module, text)
                 for item, following in itertools.zip_longest(session.items, session.items[1:]):
                     if not self.failed:
@@ -183,13 +185,12 @@ class Loop:
             os._exit(0)
         os.close(writing)
         end = time.monotonic() + self.limit
-        while not (over := os.waitpid(child, os.WNOHANG)[0]) and time.monotonic() < end:
+        while not (ended := os.waitpid(child, os.WNOHANG))[0]:
             time.sleep(0.01)
-        if not over:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-        with os.fdopen(reading, "rb") as pipe:
-            return pipe.read().decode() or (None if over else "it does not end")
+            if time.monotonic() > end:
+                os.kill(child, signal.SIGKILL)
+        with os.fdopen(reading, "rb") as pipe:  # killed, by this or by the system for its memory, it says nothing
+            return pipe.read().decode() or (f"it does not end: status {ended[1]}" if ended[1] else None)
 
 
 def replace(module, text):
@@ -239,7 +240,7 @@ def main():
     parser.add_argument("modules", nargs="*", default=["ops", "loss", "init", "optim", "batches", "idx"])
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--lines", default="1-9999", help="of these lines only")
-    parser.add_argument("--limit", type=float, default=300, help="seconds for one mutant; what takes longer is killed")
+    parser.add_argument("--limit", type=float, default=60, help="seconds for one mutant; what takes longer is killed")
     parser.add_argument("--verbose", action="store_true", help="print the killed too, and which test killed them")
     args = parser.parse_args()
     first, last = map(int, args.lines.split("-"))
