@@ -13,7 +13,7 @@ from tinymnist.data import Split
 from tinymnist.files import DataError
 from tinymnist.graph import Replay
 
-BATCH = 200  # of evaluation: large enough for the products, small enough for the cache
+BATCH = 100  # of evaluation: large enough for the products, small enough for the cache
 
 
 class Measured(NamedTuple):
