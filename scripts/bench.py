@@ -417,6 +417,7 @@ def chart(report, path):
         axes.barh([y + (i - 2) * height for y, _ in rows], [value for _, value in rows], height, label=title)
     axes.set(yticks=range(len(report)), xscale="log", xlabel="time, tinymnist = 1 (logarithmic; longer is slower)")
     axes.set_yticklabels(report)
+    axes.set_xticks([0.5, 1, 2, 5, 10], ["0.5", "1", "2", "5", "10"])
     axes.invert_yaxis()
     axes.axvline(1, color="black", lw=0.8)
     axes.legend(fontsize=8)
