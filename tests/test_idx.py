@@ -124,6 +124,30 @@ def test_a_gzip_of_several_members(padding):
         idx.read(io.BytesIO(whole + GZIP[:7]))
 
 
+def test_large_members():
+    """of more than is read at once, with repetitions from far behind"""
+    noise = np.random.default_rng(0).integers(0, 256, 30_000, np.uint8)
+    array = np.tile(np.concatenate([noise, np.random.default_rng(1).integers(0, 256, 100_000, np.uint8), noise]), 2)
+    plain = packed(np.concatenate([noise, noise, array]))
+    for whole in (zipped(plain), zipped(plain[:10]) + zipped(plain[10:70_000]) + zipped(plain[70_000:])):
+        assert same(idx.read(io.BytesIO(whole)), idx.read(io.BytesIO(plain)))
+
+
+def test_zero_sizes_beside_large_ones():
+    assert idx.read(io.BytesIO(header(0, 1 << 31, BIG))).shape == (0, 1 << 31, BIG)
+    file = io.BytesIO()
+    idx.write(file, np.empty((0, BIG), np.uint8))
+    assert file.getvalue() == header(0, BIG)
+    with pytest.raises(ValueError, match="IDX cannot hold uint8"):
+        idx.write(file, np.empty((0, BIG + 1), np.uint8))
+
+
+def test_what_numpy_takes_for_an_array_is_written():
+    file = io.BytesIO()
+    idx.write(file, bytearray(b"123"))
+    assert file.getvalue() == header(3) + b"123"
+
+
 def header(*shape, code=8, dims=None):
     return bytes([0, 0, code, len(shape) if dims is None else dims]) + struct.pack(f">{len(shape)}I", *shape)
 
@@ -140,6 +164,7 @@ def header(*shape, code=8, dims=None):
         (header(2, 2, code=0x0A) + b"1234", "unknown type 0x0A; "),
         (header(2, dims=2), "4 of 8 shape bytes are there; the file is cut short"),
         (GOOD[:4], "0 of 8 shape bytes are there; the file is cut short"),
+        (GOOD[:11], "7 of 8 shape bytes are there; the file is cut short"),
         (GOOD[:-1], "3 of 4 data bytes are there; the file is cut short"),
         (GOOD[:12], "0 of 4 data bytes are there; the file is cut short"),
         (header(60000, 28, 28) + b"." * 1024, "1,024 of 47,040,000 data bytes are there; the file is cut short"),
