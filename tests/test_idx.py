@@ -124,6 +124,12 @@ def test_a_gzip_of_several_members(padding):
         idx.read(io.BytesIO(whole + GZIP[:7]))
 
 
+def test_an_open_file_is_called_by_its_name(tmp_path):
+    (tmp_path / "mine").write_bytes(b"no IDX")
+    with open(tmp_path / "mine", "rb") as file, pytest.raises(DataError, match=f"^{tmp_path}/mine: begins with"):
+        idx.read(file)
+
+
 def test_large_members():
     """of more than is read at once, with repetitions from far behind"""
     noise = np.random.default_rng(0).integers(0, 256, 30_000, np.uint8)

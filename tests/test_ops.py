@@ -341,6 +341,7 @@ def test_dropout_refuses_other_rates(rate):
         (ops.max_pool2d, (1, 1, 9, 4), {"kernel": 5}, "a window of 5 is larger than the 4 pixels"),
         (ops.avg_pool2d, (1, 1, 2, 2), {"kernel": 5, "pad": 1}, "a window of 5 is larger than the 4 pixels"),
         (ops.max_pool2d, (1, 1, 4, 4), {"kernel": 0}, "at least 1, not 0 and 0"),
+        (ops.max_pool2d, (1, 1, 4, 4), {"kernel": 0, "stride": 1}, "at least 1, not 0 and 1"),
         (ops.max_pool2d, (1, 1, 4, 4), {"kernel": 2, "stride": 0}, "at least 1, not 2 and 0"),
         (ops.avg_pool2d, (1, 1, 4, 4), {"kernel": 2, "stride": (1, -1)}, "at least 1, not 2 and -1"),
         (ops.conv2d, (1, 1, 4, 9), {"kernel": (5, 5)}, "a window of 5 is larger than the 4 pixels"),
