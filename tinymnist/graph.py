@@ -110,6 +110,6 @@ def compiled(results, known):
         raise ValueError(
             "the function uses an array that is neither input nor parameter; a graph would freeze its value"
         )
-    if '"op": "_copyto"' in symbol.tojson():  # it waits for MXNet's engine inside of it: once in 2,000 runs, for ever
+    if '"op": "_copyto"' in symbol.tojson():  # it waits for MXNet's engine within the engine: 3 of 75 runs hung
         raise ValueError("the function copies by astype, copyto or as_in_context; in a graph nd.cast does not block")
     return nd.CachedOp(symbol, [("static_alloc", True), ("static_shape", True)]), [known[name] for name in inputs]
