@@ -230,7 +230,7 @@ RUN = ["--model", "dropout-cnn", "--batch-size", 10, "--log-interval", 1, "--dat
         (checkpoint, "write", 1, "after 0 epochs"),  # saving, before anything
         (tm.Run, "run_batches", 1, "after 0 epochs"),
         (tm.Run, "read", 2, "in epoch 1 after 16 batches"),
-        (tm.train, "parts", 1, "after 1 epochs"),
+        (tm.train, "tested", 1, "after 1 epochs"),
         (checkpoint, "write", 2, "after 1 epochs"),  # saving after the epoch
         (tm.Run, "run_batches", 2, "after 1 epochs"),
         (tm.Run, "finish_epoch", 2, "after 2 epochs"),  # it ends anyway

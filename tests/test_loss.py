@@ -98,15 +98,16 @@ def test_accuracy_is_the_built_in(shape, label_dtype, dtype, device):
     logits, labels = np.round(numbers(dtype, shape)), np.minimum(some_labels(*shape), 255).astype(label_dtype)
     metric = mx.metric.Accuracy()
     metric.update(nd.array(labels, device, label_dtype), nd.array(logits, device, dtype))
-    ours = loss.accuracy(nd.array(logits, device, dtype), nd.array(labels, device, label_dtype))
-    assert ours.shape == (1,)
-    assert ours.asscalar() == pytest.approx(metric.get()[1], rel=1e-6)
+    ours = loss.correct(nd.array(logits, device, dtype), nd.array(labels, device, label_dtype))
+    assert ours.shape == shape[:1]
+    assert ours.asnumpy().mean() == pytest.approx(metric.get()[1], rel=1e-6)
 
 
 def test_accuracy_by_hand(device):
     logits = nd.array([[1, 2, 0], [3, 0, 0], [5, 5, 5], [0, 0, 1]], device)
-    assert loss.accuracy(logits, nd.array([1, 0, 0, 1], device)).asscalar() == 0.75  # of equal logits the first
-    assert loss.accuracy(logits, nd.array([0, 1, 2, 0], device)).asscalar() == 0
+    of_equals_the_first = loss.correct(logits, nd.array([1, 0, 0, 1], device))
+    assert of_equals_the_first.asnumpy().tolist() == [1, 1, 1, 0]
+    assert loss.correct(logits, nd.array([0, 1, 2, 0], device)).asnumpy().tolist() == [0, 0, 0, 0]
 
 
 @given(st.integers(1, 20), st.integers(1, 20), st.floats(1e-3, 1e4), st.integers(0, 1000))

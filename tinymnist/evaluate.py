@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -14,22 +15,23 @@ from tinymnist.files import DataError
 from tinymnist.graph import Replay
 
 BATCH = 100  # of evaluation: large enough for the products, small enough for the cache
+READ = 100  # batches of which logits are kept until they are brought from the device
 
 
 class Measured(NamedTuple):
-    """The mean loss and the accuracy of `examples` examples, still on the device."""
+    """Of a batch the mean loss (1,), the logits (n, K) and the labels (n,), still on the device."""
 
-    examples: int
     loss: nd.NDArray
-    accuracy: nd.NDArray
+    logits: nd.NDArray
+    labels: nd.NDArray
 
 
 def measured(model, compile=True):
-    """A function of bytes (n, 1, H, W) and labels (n,) on the model's device: [mean loss, accuracy], as arrays (1,)."""
+    """A function of bytes (n, 1, H, W) and labels (n,) on the model's device: [mean loss (1,), logits (n, K)]."""
 
     def measure(images, labels):
         logits = model(images)
-        return [loss.softmax_cross_entropy(logits, labels), loss.accuracy(logits, labels)]
+        return [loss.softmax_cross_entropy(logits, labels), nd.stop_gradient(logits)]
 
     return Replay(measure, model.parameters.values()) if compile else measure
 
@@ -38,30 +40,37 @@ def evaluate(model, batches):
     """(mean loss, accuracy) over all examples of a Batches, or of a Split."""
     if isinstance(batches, Split):
         batches = Batches(batches, BATCH, model.weights.context)
-    return averages(sums([[part] for part in parts(measured(model), batches)]))
+    return averages(tested([measured(model)], [batches]))
+
+
+def tested(measures, shares):
+    """The table of `sums` over all of `shares`, one Batches a device, each with its `measure`."""
+    seen = zip(*(parts(measure, batches) for measure, batches in zip(measures, shares)))
+    some = iter(lambda: list(itertools.islice(seen, READ)), [])
+    return np.concatenate([sums(batches) for batches in some])
 
 
 def parts(measure, batches):
-    """What `measure` gives for each of a Batches, unread: a list of Measured, None where there is no example."""
-    return [batch and Measured(len(batch[1]), *measure(*batch)) for batch in batches]
+    """What `measure` gives for each of a Batches, unread: a Measured, None where there is no example."""
+    return (batch and Measured(*measure(*batch), batch[1]) for batch in batches)
 
 
 def sums(batches):
-    """(batches, 3): examples, sum of their losses, number right of batches, each a list of one Measured a share.
-
-    The number right is a whole number, freed of float32's rounding.
-    """
-    table = np.zeros((len(batches), 3))
+    """(batches, 3): examples, sum of their losses, number right of batches, each a list of one Measured a share."""
     there = [(number, part) for number, shares in enumerate(batches) for part in shares if part]
-    if there:
-        numbers, found = zip(*there)
-        sizes = np.array([part.examples for part in found])
-        losses, accuracies = (
-            nd.concat(*(column.as_in_context(mx.cpu()) for column in columns), dim=0).asnumpy().astype("float64")
-            for columns in list(zip(*found))[1:]
-        )
-        np.add.at(table, list(numbers), np.stack([sizes, sizes * losses, np.rint(sizes * accuracies)], axis=1))
-    return table
+    if not there:
+        return np.zeros((len(batches), 3))
+    numbers, found = zip(*there)
+    losses, logits, labels = (
+        nd.concat(*(array.as_in_context(mx.cpu()) for array in column), dim=0) for column in zip(*found)
+    )
+    sizes = np.array([len(part.labels) for part in found])
+    columns = {
+        "examples": (numbers, sizes),
+        "losses": (numbers, sizes * losses.asnumpy().astype("float64")),
+        "right": (np.repeat(numbers, sizes), loss.correct(logits, labels).asnumpy()),
+    }
+    return np.stack([np.bincount(at, of, len(batches)) for at, of in columns.values()], axis=1)
 
 
 def averages(table):

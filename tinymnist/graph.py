@@ -29,7 +29,7 @@ class Replay:
     """function(*inputs), recorded the first time that inputs of these shapes come, replayed from then on.
 
     `parameters` are marked arrays that the function uses besides its inputs; gradients flow to them as ever. The
-    function gives a list of arrays of one shape, decides nothing by their values, and draws random numbers only like
+    function gives a list of arrays of one type, decides nothing by their values, and draws random numbers only like
     another array.   ValueError: it uses an array that is neither input nor parameter nor a `constant`, or copies one
     """
 
@@ -40,6 +40,8 @@ class Replay:
         key = (autograd.is_training(), *(x.shape for x in inputs))
         if key not in self.graphs:
             self.graphs[key], results = self.record(inputs)
+            if not autograd.is_recording():  # then nobody wants what the recording keeps for a gradient
+                results = [array.detach() for array in results]
             return results  # the recording was a run like any other, and drew its random numbers
         graph, takes = self.graphs[key]
         results = graph(*[inputs[it] if isinstance(it, int) else it for it in takes])
@@ -103,8 +105,9 @@ def name_of(array):
 
 
 def compiled(results, known):
-    """A static graph of recorded arrays, all of one shape, and what it takes, by the names in `known`."""
-    symbol = autograd.get_symbol(nd.stack(*results)).get_children()  # what the stack takes: the results, in one graph
+    """A static graph of recorded arrays, and what it takes, by the names in `known`."""
+    rows = [nd.reshape(array, shape=(-1,)) for array in results]
+    symbol = autograd.get_symbol(nd.concat(*rows, dim=0)).get_children().get_children()  # what the rows are of: results
     inputs = symbol.list_inputs()
     if not set(inputs) <= set(known):
         raise ValueError(

@@ -14,9 +14,9 @@ import gzip
 import io
 import math
 import os
-import zlib
 
 import numpy as np
+from isal import igzip, isal_zlib
 
 from tinymnist.files import DataError, replacing
 
@@ -51,7 +51,7 @@ def _read(stream, name, mmap):
         stored = len(stream.getbuffer())
     zipped = stream.read(2) == b"\x1f\x8b"
     stream.seek(-stored, io.SEEK_END)
-    source = _Unzipped(stream) if zipped else stream
+    source = igzip.IGzipFile(fileobj=stream, mode="rb") if zipped else stream  # half the time of gzip
     size = filled = 0
     try:
         shape, dtype = _header(source, name)
@@ -66,41 +66,15 @@ def _read(stream, name, mmap):
         while filled < size and (chunk := source.read(min(1 << 18, size - filled))):
             data[filled : filled + len(chunk)] = np.frombuffer(chunk, np.uint8)
             filled += len(chunk)
-        _compare(name, filled + len(source.read(1)), size)  # this last read also has zlib check its checksum
-    except (EOFError, MemoryError, zlib.error) as error:
+        _compare(name, filled + len(source.read(1)), size)  # this last read also has the checksum compared
+    except (EOFError, MemoryError, gzip.BadGzipFile, isal_zlib.error) as error:
         why = "the file is cut short" if isinstance(error, EOFError) else error
-        if isinstance(error, zlib.error):
-            why = f"the gzip around it is broken: {str(error).split(': ')[-1]}"
+        if isinstance(error, (gzip.BadGzipFile, isal_zlib.error)):
+            why = f"the gzip around it is broken: {error}"
         read = f"{filled:,} of {size:,} data bytes" if size else "nothing"
         raise DataError(f"{name}: {read} could be read; {why}") from error
     array = data.view(dtype).reshape(shape)
     return array if dtype.isnative else array.byteswap(inplace=True).view(dtype.newbyteorder("="))
-
-
-class _Unzipped:
-    """What a gzip stream unfolds to, member after member. Python 3.11's gzip takes half as long again."""
-
-    def __init__(self, stream):
-        self.stream, self.member, self.packed = stream, zlib.decompressobj(wbits=31), b""
-
-    def read(self, size):
-        """`size` bytes, fewer only at the end.   EOFError: that comes within a member. zlib.error: it is no gzip"""
-        data = b""
-        while len(data) < size:
-            self.packed = self.packed or self.stream.read(1 << 16)
-            if self.member.eof and not self.packed:
-                break
-            if self.member.eof:
-                self.packed = self.packed.lstrip(b"\0")  # behind a member there may be padding
-                self.member = zlib.decompressobj(wbits=31) if self.packed else self.member
-                if not b"\x1f".startswith(self.packed[:1]):
-                    raise zlib.error("something else follows it")
-                continue
-            if not self.packed:
-                raise EOFError
-            data += self.member.decompress(self.packed, size - len(data))
-            self.packed = self.member.unconsumed_tail or self.member.unused_data
-        return data
 
 
 def _header(source, name):

@@ -44,13 +44,13 @@ def rmsprop(w, g, n, *, lr, rho=0.9, eps=1e-8):
 
 
 def adadelta(w, g, a, b, *, rho=0.9, eps=1e-5):
-    """a ← rho a + (1 − rho) g²;  δ = √(b + eps) / √(a + eps) · g;  b ← rho b + (1 − rho) δ²;  w ← w − δ.
+    """a ← rho a + (1 − rho) g²;  δ = √((b + eps) / (a + eps)) · g;  b ← rho b + (1 − rho) δ²;  w ← w − δ.
 
     Zeiler 2012; no lr.
     """
     a *= rho
     a += (1 - rho) * g * g
-    delta = nd.sqrt(b + eps) / nd.sqrt(a + eps) * g
+    delta = nd.sqrt((b + eps) / (a + eps)) * g  # one root, for it takes as long as four of the others
     b *= rho
     b += (1 - rho) * delta * delta
     w -= delta

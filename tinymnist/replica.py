@@ -27,11 +27,11 @@ class Replica:
             return None
         images, labels = batch
         with autograd.record():
-            loss, accuracy = self.measure(images, labels)
+            loss, logits = self.measure(images, labels)
         loss.backward()
         if len(labels) < size:
             self.model.gradients *= len(labels) / size
-        return Measured(len(labels), loss, accuracy)
+        return Measured(loss, logits, labels)
 
     def update(self, hyper):
         """One step of the rule, with these hyper-parameters."""

@@ -16,7 +16,7 @@ from tinymnist import augment, checkpoint, devices, machines
 from tinymnist.backend import mx
 from tinymnist.batches import Batches, permutation, statistics
 from tinymnist.data import Split, load
-from tinymnist.evaluate import BATCH, averages, check_size, parts, sums
+from tinymnist.evaluate import BATCH, averages, check_size, sums, tested
 from tinymnist.files import DataError
 from tinymnist.optim import SMALLEST, Optimizer
 from tinymnist.replica import Replica
@@ -251,14 +251,14 @@ class Run:
         sizes, losses, correct = np.array(self.seen).T
         examples = (self.epoch * len(self.train_split.labels) + np.cumsum(sizes)).astype(int).tolist()
         interval = self.settings.log_interval
-        tested = [parts(replica.measure, test) for replica, test in zip(self.replicas, self.tests)]
+        table = tested([replica.measure for replica in self.replicas], self.tests)
         self.history.append(
             Epoch(
                 self.epoch + 1,
                 self.hyper.get("lr"),
                 float(np.average(losses, weights=sizes)),
                 float(correct.sum() / sizes.sum()),
-                *averages(self.exchange.total(sums(list(zip(*tested))))),
+                *averages(self.exchange.total(table)),
                 [[n, value] for n, value in zip(examples, losses.tolist())][interval - 1 :: interval],
                 round(self.seconds, 3),
                 self.speed,
