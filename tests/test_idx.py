@@ -271,6 +271,12 @@ def test_what_a_gzip_may_unfold_to_is_believed_to_the_byte(most, noise):
         idx.read(io.BytesIO(refused))
 
 
+def test_how_much_of_a_cut_gzip_could_be_read():
+    packed = zipped(header(3 << 20) + os.urandom(3 << 20))
+    with pytest.raises(DataError, match=r" [1-9],\d\d\d,\d\d\d of 3,145,728 data bytes could be read; the file is cut"):
+        idx.read(io.BytesIO(packed[: 2 << 20]))
+
+
 def test_a_byte_too_many_is_found_behind_many():
     packed = zipped(header(300_000) + os.urandom(300_001))
     with pytest.raises(DataError, match="trailing bytes follow the 300,000 data bytes"):

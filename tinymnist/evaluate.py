@@ -65,12 +65,12 @@ def sums(batches):
         nd.concat(*(array.as_in_context(mx.cpu()) for array in column), dim=0) for column in zip(*found)
     )
     sizes = np.array([len(part.labels) for part in found])
-    columns = {
-        "examples": (numbers, sizes),
-        "losses": (numbers, sizes * losses.asnumpy().astype("float64")),
-        "right": (np.repeat(numbers, sizes), loss.correct(logits, labels).asnumpy()),
-    }
-    return np.stack([np.bincount(at, of, len(batches)) for at, of in columns.values()], axis=1)
+    columns = [
+        (numbers, sizes),
+        (numbers, sizes * losses.asnumpy().astype("float64")),
+        (np.repeat(numbers, sizes), loss.correct(logits, labels).asnumpy()),
+    ]
+    return np.stack([np.bincount(at, of, len(batches)) for at, of in columns], axis=1)
 
 
 def averages(table):

@@ -13,7 +13,7 @@ import numpy as np
 from tinymnist.backend import autograd, nd
 from tinymnist.graph import constant
 
-NARROW = 32  # up to so many units one slow operation is quicker than three quick ones
+NARROW = 32  # units, up to which one slow operation is quicker than three quick ones
 
 
 def either_layout(op):
