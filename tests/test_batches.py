@@ -67,7 +67,7 @@ def test_an_epoch_is_the_order_given_cut_into_batches(make, n, size):
 @pytest.mark.parametrize("n, size", [(1, 1), (10, 3), (10, 5), (600, 64)])
 def test_without_an_order_they_come_as_they_are(make, n, size):
     assert list(itertools.chain(*numbers(make(n, size)))) == list(range(n))
-    assert list(itertools.chain(*numbers(make(n, size).epoch(None)))) == list(range(n))
+    assert list(itertools.chain(*numbers(make(n, size)))) == list(range(n))
 
 
 @pytest.mark.parametrize("start", [0, 1, 3, 4, 5])
@@ -91,7 +91,7 @@ def test_shares_divide_every_batch_between_them(make, n, size, shares, start):
 
 def test_a_share_without_examples_is_none(make):
     assert list(make(5, 4, share=0, shares=2).epoch(np.arange(5)))[1] is None
-    assert list(make(5, 4, share=0, shares=2).epoch(None))[1] is None
+    assert list(make(5, 4, share=0, shares=2))[1] is None
     assert list(make(1, 4, share=0, shares=2).epoch(np.arange(1))) == [None]
     assert next(numbers(list(make(5, 4, share=1, shares=2).epoch(np.arange(5)))[1:])) == [4]
 
@@ -143,7 +143,21 @@ def test_a_small_mapped_file_is_brought_to_the_device(extra, resident, tmp_path,
     monkeypatch.setattr(batches, "WHOLE", images.nbytes - extra)
     assert Batches((mapped, labels), 2, mx.cpu()).resident == resident
     assert Batches((images, labels), 2, mx.cpu()).resident
-    assert batches.WHOLE > 0
+
+
+@pytest.mark.parametrize("n, resident", [(256, True), (257, False)])
+def test_small_is_up_to_256_mib(n, resident, tmp_path):
+    with open(tmp_path / "images", "wb") as sparse:
+        sparse.truncate(n << 20)
+    mapped = np.memmap(tmp_path / "images", np.uint8, "r", shape=(n, 1024, 1024))
+    assert Batches((mapped, np.zeros(n, np.uint8)), 1, mx.cpu()).resident == resident
+
+
+def test_examples_are_told_apart_where_float32_would_not(device):
+    n = (1 << 24) + 2
+    made = Batches((np.arange(n).astype("uint8").reshape(n, 1, 1), np.zeros(n, np.uint8)), 3, device)
+    (images, _), *_ = made.epoch(np.array([n - 1, n - 2, n - 3]))
+    assert images.asnumpy().ravel().tolist() == [1, 0, 255]
 
 
 @pytest.mark.parametrize("size", [0, -1])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from proof import numbers, same
 
 from tinymnist import ops
-from tinymnist.backend import autograd, nd
+from tinymnist.backend import autograd, mx, nd
 
 
 def pair(size):
@@ -366,3 +366,10 @@ def test_another_layout_is_refused(op):
     second = nd.ones((1, 1, 2, 2)) if op is ops.conv2d else 2
     with pytest.raises(ValueError, match="no layout 'CHNW'; the layouts are NCHW and CHWN"):
         op(nd.ones((1, 1, 4, 4)), second, layout="CHNW")
+
+
+def test_arrays_that_never_change_lie_where_they_are_asked_for():
+    for array in (ops.ones((2,), mx.cpu(1), "float64"), ops.zeros((2,), mx.cpu(1), "float64")):
+        assert (array.context, array.dtype) == (mx.cpu(1), np.float64)
+    table = ops.windows(1, 3, 3, 2, 2, 1, 1, 1, 1, mx.cpu(1))
+    assert (table.context, table.dtype) == (mx.cpu(1), np.int32)  # in float32 the rows from 2^24 on would not be whole

@@ -7,7 +7,7 @@ import numpy as np
 from tinymnist.backend import nd
 from tinymnist.files import release, rows
 
-PART = 4 << 20  # bytes of images that are counted at once
+PART = 256  # images whose pixels are counted at once
 GATHERED = 64  # batches gathered in one go: one by one each costs 60 µs instead of 10, and a whole epoch a second copy
 WHOLE = 256 << 20  # bytes of a mapped file up to which it is brought to the device whole
 
@@ -19,13 +19,12 @@ def permutation(seed, epoch, n):
 
 def statistics(images):
     """Mean and standard deviation of pixels scaled to [0, 1], from a count of each byte; MNIST: 0.1307, 0.3081."""
-    counts, some = 0, -(-PART // images[0].size)
-    for begin in range(0, len(images), some):
-        counts = counts + np.bincount(images[begin : begin + some].reshape(-1), minlength=256)
+    counts, values = 0, np.arange(256) / 255
+    for begin in range(0, len(images), PART):
+        counts = counts + np.bincount(images[begin : begin + PART].ravel(), minlength=256)
         release(images)
-    values = np.arange(256) / 255
-    mean = np.average(values, weights=counts)
-    return float(mean), float(np.sqrt(np.average((values - mean) ** 2, weights=counts)))
+    mean = (values * counts).sum() / images.size
+    return float(mean), float(np.sqrt(((values - mean) ** 2 * counts).sum() / images.size))
 
 
 class Batches:
@@ -60,31 +59,32 @@ class Batches:
 
     def __iter__(self):
         """All examples in their own order."""
-        return self.epoch(None)
+        return self.epoch(np.arange(len(self.labels)))
 
     def epoch(self, order, start=0, seed=()):
         """The batches from number `start` on, in the given order of examples; None for a share without examples."""
-        n = len(self.labels)
-        images, labels, low = self.images, self.labels, 0
-        cuts = [self.bounds(number * self.batch_size, n) for number in range(start, len(self))]
-        if self.shares > 1 and order is not None and cuts:  # only the examples of this share
-            order = np.concatenate([order[begin:end] for begin, end in cuts])
-            ends = np.cumsum([0, *(end - begin for begin, end in cuts)]).tolist()
-            cuts = list(zip(ends, ends[1:]))
-        gather = self.resident and order is not None
-        for number, (begin, end) in enumerate(cuts, start):
-            if gather and (number - start) % GATHERED == 0:
-                low, high = begin, cuts[min(number - start + GATHERED, len(cuts)) - 1][1]
-                if high > low:
-                    index = nd.array(order[low:high], ctx=self.device, dtype="int32")
-                    images, labels = nd.take(self.images, index), nd.take(self.labels, index)
-            if begin == end:
-                yield None
-            elif self.resident:
-                yield images[begin - low : end - low].expand_dims(1), labels[begin - low : end - low]
-            else:
-                some = np.arange(begin, end) if order is None else order[begin:end]
-                chosen = rows(images, some)
-                if self.alter is not None:
-                    chosen = self.alter(chosen, np.random.default_rng((*seed, number, self.share)))
-                yield self.to_device(chosen[:, None]), self.to_device(np.asarray(labels[some]))
+        numbers = range(start, len(self))
+        own = [order[slice(*self.bounds(number * self.batch_size, len(order)))] for number in numbers]
+        if self.resident:
+            for first in range(0, len(own), GATHERED):
+                yield from self.gathered(own[first : first + GATHERED])
+        else:
+            for number, examples in zip(numbers, own):
+                yield self.made(examples, (*seed, number, self.share)) if len(examples) else None
+
+    def gathered(self, some):
+        """Batches of some examples each, taken together and then cut into views."""
+        index, end = np.concatenate(some), 0
+        if len(index):
+            index = nd.array(index, ctx=self.device, dtype="int32")
+            images, labels = nd.take(self.images, index), nd.take(self.labels, index)
+        for examples in some:
+            begin, end = end, end + len(examples)
+            yield (images[begin:end].expand_dims(1), labels[begin:end]) if len(examples) else None
+
+    def made(self, examples, seed):
+        """The batch of these examples, from a file or altered."""
+        images = rows(self.images, examples)
+        if self.alter is not None:
+            images = self.alter(images, np.random.default_rng(seed))
+        return self.to_device(images[:, None]), self.to_device(np.asarray(self.labels[examples]))

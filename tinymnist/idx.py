@@ -21,7 +21,7 @@ from isal import igzip, isal_zlib
 from tinymnist.files import DataError, replacing
 
 TYPES = {c: np.dtype(t) for c, t in {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}.items()}
-CODES = {dtype.newbyteorder("="): code for code, dtype in TYPES.items()}
+CODES = {dtype.name: code for code, dtype in TYPES.items()}  # by int16 and the like, whatever the byte order
 # What a .gz may unfold to. Deflate stops at 1032:1; beyond 64 MiB the file must also be at least a 64th of its data:
 # MNIST's are a fifth, and so a small file never takes more than 64 MiB. Sparser data can be stored uncompressed.
 DEFLATE, FREE, RATIO = 1032, 64 << 20, 64
@@ -63,7 +63,7 @@ def _read(stream, name, mmap):
             if mmap:
                 return np.memmap(stream, dtype, "r", stream.tell(), shape)
         data = np.empty(size, np.uint8)
-        while filled < size and (chunk := source.read(min(1 << 18, size - filled))):
+        while chunk := source.read(min(1 << 18, size - filled)):
             data[filled : filled + len(chunk)] = np.frombuffer(chunk, np.uint8)
             filled += len(chunk)
         _compare(name, filled + len(source.read(1)), size)  # this last read also has the checksum compared
@@ -73,8 +73,7 @@ def _read(stream, name, mmap):
             why = f"the gzip around it is broken: {error}"
         read = f"{filled:,} of {size:,} data bytes" if size else "nothing"
         raise DataError(f"{name}: {read} could be read; {why}") from error
-    array = data.view(dtype).reshape(shape)
-    return array if dtype.isnative else array.byteswap(inplace=True).view(dtype.newbyteorder("="))
+    return np.asarray(data.view(dtype).reshape(shape), dtype.newbyteorder("="))
 
 
 def _header(source, name):
@@ -105,12 +104,12 @@ def write(file: str | os.PathLike | io.IOBase, array: np.ndarray) -> None:
     A path gets its name only when the whole file is on disk: a failed write leaves the old file as it was.
     """
     array = np.asarray(array)
-    code = CODES.get(array.dtype.newbyteorder("="))
-    if code is None or max(array.shape, default=0) >= 1 << 32:
-        raise ValueError(f"IDX cannot hold {array.dtype} {array.shape}; its types are {', '.join(map(str, CODES))}")
+    code = CODES.get(array.dtype.name)
+    if code is None or any(n >= 1 << 32 for n in array.shape):
+        raise ValueError(f"IDX cannot hold {array.dtype} {array.shape}; its types are {', '.join(CODES)}")
     if hasattr(file, "write"):
         file.write(bytes([0, 0, code, array.ndim]) + np.array(array.shape, ">u4").tobytes())
-        file.write(np.ascontiguousarray(array, TYPES[code]).view(np.uint8).data if array.size else b"")
+        file.write(array.astype(TYPES[code]).tobytes())
         return
     with replacing(file) as stream:
         if not os.fspath(file).endswith(".gz"):

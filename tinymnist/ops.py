@@ -6,6 +6,7 @@ runs fastest there, so that one pixel of a whole batch is a run of N numbers, to
 
 from __future__ import annotations
 
+import math
 from functools import reduce, wraps
 
 import numpy as np
@@ -51,7 +52,7 @@ def conv2d(x, weight, bias=None, *, stride=1, pad=0, dilate=1):
     stride, pad and dilate are a number or a pair (rows, columns). ValueError: a kernel larger than the padded image.
     The convolution as one product: K. Chellapilla, S. Puri, P. Simard 2006.
     """
-    filters, channels, *kernel = weight.shape
+    filters, _, *kernel = weight.shape
     x = padded(x, pair(pad), 0.0)
     *image, n = x.shape
     table = windows(*image, *kernel, *pair(stride), *pair(dilate), x.context)
@@ -59,7 +60,7 @@ def conv2d(x, weight, bias=None, *, stride=1, pad=0, dilate=1):
         bias = zeros((filters,), x.context, x.dtype)
     # The bias is one more column of weights, over a row of ones: it costs nothing then, nor does its gradient.
     rows = nd.concat(x.reshape((-1, n)), ones((1, n), x.context, x.dtype), dim=0)  # (C · H · W + 1, N)
-    columns = nd.take(rows, table).reshape((channels * kernel[0] * kernel[1] + 1, -1))  # (…, OH · OW · N)
+    columns = nd.take(rows, table).reshape((0, -1))  # (C · KH · KW + 1, OH · OW · N)
     matrix = nd.concat(weight.reshape((filters, -1)), bias.reshape((filters, 1)), dim=1)
     return nd.dot(matrix, columns).reshape((filters, *table.shape[1:], n))
 
@@ -104,7 +105,7 @@ def dropout(x, rate, *, axes=()):
     """
     if not 0 <= rate < 1:
         raise ValueError(f"a dropout rate lies in [0, 1), not {rate}")
-    if not autograd.is_training() or rate == 0:
+    if not autograd.is_training():
         return x
     like = reduce(lambda part, axis: nd.slice_axis(part, axis=axis, begin=0, end=1), axes, x)
     keep = nd.random.uniform_like(like) >= rate
@@ -147,7 +148,7 @@ def pair(size):
 def padded(x, pad, value):
     """x (C, H, W, N) with `pad` rows and columns of `value` on either side of H and W"""
     rows, columns = pad
-    if (rows, columns) == (0, 0):
+    if not rows and not columns:
         return x
     width = (0, 0, 0, 0, rows, rows, columns, columns, 0, 0)
     return nd.pad(x.expand_dims(0), mode="constant", constant_value=value, pad_width=width).reshape(shape=(-3, -2))
@@ -183,8 +184,9 @@ def pooled(x, join, kernel, stride, pad, outside):
     kernel = pair(kernel)
     stride = kernel if stride is None else pair(stride)
     x = padded(x, pair(pad), outside)
-    for axis in (2, 1):  # columns first: of equal maxima the upper, then the left one is kept, as by the built-in
-        x = reduce(join, strips(x, axis, kernel[axis - 1], stride[axis - 1]))
+    # Columns first: of equal maxima the upper, then the left one is kept, as by the built-in.
+    x = reduce(join, strips(x, 2, kernel[1], stride[1]))
+    x = reduce(join, strips(x, 1, kernel[0], stride[0]))
     return x
 
 
@@ -195,7 +197,7 @@ def strips(x, axis, kernel, stride):
     if kernel == stride:
         x = nd.slice_axis(x, axis=axis, begin=0, end=count * kernel) if x.shape[axis] > count * kernel else x
         before, after = x.shape[:axis], x.shape[axis + 1 :]
-        parts = x.reshape((int(np.prod(before)), count, kernel, -1)).split(kernel, axis=2) if kernel > 1 else [x]
+        parts = x.reshape((math.prod(before) * count, kernel, -1)).split(kernel, axis=1) if kernel > 1 else [x]
         return [part.reshape((*before, count, *after)) for part in parts]
     end = (count - 1) * stride + 1
     return [

@@ -58,11 +58,11 @@ def adadelta(w, g, a, b, *, rho=0.9, eps=1e-5):
 
 RULES = {rule.__name__: rule for rule in (sgd, momentum, adagrad, rmsprop, adadelta)}
 SMALLEST = float(np.finfo(np.float32).tiny)  # smaller numbers are 0 in float32, or MXNet does not take them
-RANGES = {  # hyper-parameter: (lowest, is the lowest allowed, highest, what to say)
-    "lr": (0, False, math.inf, "a positive number"),
-    "momentum": (0, True, 1, "a number from 0 to below 1"),
-    "rho": (0, True, 1, "a number from 0 to below 1"),
-    "eps": (0, False, math.inf, "a positive number"),
+RANGES = {  # hyper-parameter: from where on, below what, in words
+    "lr": (SMALLEST, math.inf, f"a positive number, at least {SMALLEST:.2g}"),
+    "momentum": (0, 1, "a number from 0 to below 1"),
+    "rho": (0, 1, "a number from 0 to below 1"),
+    "eps": (SMALLEST, math.inf, f"a positive number, at least {SMALLEST:.2g}"),
 }
 
 
@@ -85,11 +85,9 @@ class Optimizer:
         for key, value in given.items():
             if key not in defaults:
                 raise ValueError(f"{name} has no hyper-parameter {key!r}; it has {', '.join(defaults)}")
-            low, closed, high, wanted = RANGES[key]
-            if not (isinstance(value, (int, float)) and (low < value < high or (closed and value == low))):
+            low, high, wanted = RANGES[key]
+            if not isinstance(value, (int, float)) or not low <= value < high:
                 raise ValueError(f"{key} of {name} must be {wanted}, not {value!r}")
-            if key in ("lr", "eps") and value < SMALLEST:
-                raise ValueError(f"{key} of {name} is {value!r}; the smallest that float32 holds is {SMALLEST:.2g}")
         self.name, self.rule, self.hyper = name, RULES[name], {**defaults, **given}
         if None in self.hyper.values():
             raise ValueError(f"{name} needs {', '.join(k for k, v in self.hyper.items() if v is None)}")
