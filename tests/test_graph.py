@@ -60,6 +60,29 @@ def test_a_graph_is_recorded_once_for_each_shape():
     assert calls == [(2,), (1, 2)]
 
 
+def test_results_may_differ_in_shape_and_only_the_first_has_a_gradient():
+    w = nd.array([2.0, 3.0])
+    w.attach_grad()
+    replay = Replay(lambda x: [(w * x).sum(), w * w, nd.stack(x, w, x)], [w])
+    for _ in range(2):
+        with autograd.record():
+            results = replay(nd.array([4.0, 5.0]))
+        autograd.backward([results[0], results[1]])
+        assert same(w.grad, nd.array([4.0, 5.0]))
+        assert [result.shape for result in results] == [(1,), (2,), (3, 2)]
+        assert same(results[0], nd.array([23.0])) and same(results[1], nd.array([4.0, 9.0]))
+        assert same(results[2], nd.array([[4.0, 5.0], [2.0, 3.0], [4.0, 5.0]]))
+
+
+def test_nothing_is_kept_for_a_gradient_that_nobody_wants():
+    w = nd.ones((2,))
+    w.attach_grad()
+    replay = Replay(lambda x: [w * x], [w])
+    for _ in range(2):  # the recording itself, and a replay
+        with pytest.raises(mx.MXNetError, match="not in a computational graph"):
+            replay(nd.ones((2,)))[0].backward()
+
+
 def test_every_replay_draws_afresh_and_from_the_same_stream():
     def noise(x):
         return [x * nd.random.uniform_like(x)]

@@ -28,9 +28,9 @@ def constant(make):
 class Replay:
     """function(*inputs), recorded the first time that inputs of these shapes come, replayed from then on.
 
-    `parameters` are marked arrays that the function uses besides its inputs; gradients flow to them as ever. The
-    function gives a list of arrays of one type, decides nothing by their values, and draws random numbers only like
-    another array.   ValueError: it uses an array that is neither input nor parameter nor a `constant`, or copies one
+    `parameters` are marked arrays that the function uses besides its inputs; gradients flow to them as ever, but from
+    the first result alone. The function gives a list of arrays of one type, decides nothing by their values, and draws
+    random numbers only like another array.   ValueError: it uses an array that is neither input nor parameter nor a `constant`, or copies one
     """
 
     def __init__(self, function, parameters=()):
@@ -53,7 +53,8 @@ class Replay:
         for array in (*trace, *CONSTANTS):
             array.attach_grad("null")  # again, as a plain backward takes the mark from a constant
         with autograd.record(train_mode=autograd.is_training()):
-            results = self.function(*trace)
+            first, *others = self.function(*trace)
+            results = [first, *map(nd.stop_gradient, others)]  # or a backward would add up zeros for them
             known = {name_of(array): array for array in (*self.parameters, *CONSTANTS)}
             known.update({name_of(array): number for number, array in enumerate(trace)})
             return compiled(results, known), results
