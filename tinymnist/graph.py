@@ -30,7 +30,8 @@ class Replay:
 
     `parameters` are marked arrays that the function uses besides its inputs; gradients flow to them as ever, but from
     the first result alone. The function gives a list of arrays of one type, decides nothing by their values, and draws
-    random numbers only like another array.   ValueError: it uses an array that is neither input nor parameter nor a `constant`, or copies one
+    random numbers only like another array.
+    ValueError: it uses an array that is neither input nor parameter nor a `constant`, or copies one
     """
 
     def __init__(self, function, parameters=()):
