@@ -271,9 +271,17 @@ def test_what_a_gzip_may_unfold_to_is_believed_to_the_byte(most, noise):
         idx.read(io.BytesIO(refused))
 
 
+def test_an_open_file_is_read_whatever_else_may_be_done_with_it(tmp_path):
+    with open(tmp_path / "a", "w+b") as stream:
+        stream.write(GZIP)
+        assert idx.read(stream).size == 4
+
+
 def test_how_much_of_a_cut_gzip_could_be_read():
     packed = zipped(header(3 << 20) + os.urandom(3 << 20))
-    with pytest.raises(DataError, match=r" [1-9],\d\d\d,\d\d\d of 3,145,728 data bytes could be read; the file is cut"):
+    with pytest.raises(
+        DataError, match=r" [1-9],\d\d\d,\d\d\d of 3,145,728 data bytes could be read; the file is cut short$"
+    ):
         idx.read(io.BytesIO(packed[: 2 << 20]))
 
 
