@@ -332,16 +332,16 @@ def test_ctrl_c_while_it_is_imported():
 @pytest.mark.parametrize(
     "words, sentence",
     [
-        (["--lr", "-1"], "lr of sgd must be a positive number, at least 1.2e-38, not -1.0"),
-        (["--lr", "0"], "lr of sgd must be a positive number, at least 1.2e-38, not 0.0"),
-        (["--lr", "nan"], "lr of sgd must be a positive number, at least 1.2e-38, not nan"),
-        (["--lr", "inf"], "lr of sgd must be a positive number, at least 1.2e-38, not inf"),
+        (["--lr", "-1"], "lr of sgd must be positive, finite and at least 1.2e-38, not -1.0"),
+        (["--lr", "0"], "lr of sgd must be positive, finite and at least 1.2e-38, not 0.0"),
+        (["--lr", "nan"], "lr of sgd must be positive, finite and at least 1.2e-38, not nan"),
+        (["--lr", "inf"], "lr of sgd must be positive, finite and at least 1.2e-38, not inf"),
         (["--lr", "fast"], "argument --lr: invalid float value: 'fast'"),
-        (["--opt", "rmsprop", "--rho", "1.5"], "rho of rmsprop must be a number from 0 to below 1, not 1.5"),
-        (["--opt", "rmsprop", "--rho", "1"], "rho of rmsprop must be a number from 0 to below 1, not 1.0"),
-        (["--opt", "adadelta", "--rho", "nan"], "rho of adadelta must be a number from 0 to below 1, not nan"),
-        (["--opt", "momentum", "--momentum", "-0.1"], "momentum of momentum must be a number from 0 to below 1"),
-        (["--opt", "adagrad", "--eps", "0"], "eps of adagrad must be a positive number, at least 1.2e-38, not 0.0"),
+        (["--opt", "rmsprop", "--rho", "1.5"], "rho of rmsprop must be from 0 to below 1, not 1.5"),
+        (["--opt", "rmsprop", "--rho", "1"], "rho of rmsprop must be from 0 to below 1, not 1.0"),
+        (["--opt", "adadelta", "--rho", "nan"], "rho of adadelta must be from 0 to below 1, not nan"),
+        (["--opt", "momentum", "--momentum", "-0.1"], "momentum of momentum must be from 0 to below 1"),
+        (["--opt", "adagrad", "--eps", "0"], "eps of adagrad must be positive, finite and at least 1.2e-38, not 0.0"),
         (["--opt", "adadelta", "--lr", "1"], "adadelta has no hyper-parameter 'lr'; it has rho, eps"),
         (["--momentum", "0.9"], "sgd has no hyper-parameter 'momentum'; it has lr"),
         (["--opt", "adam"], "argument --opt: invalid choice: 'adam'"),
@@ -486,7 +486,7 @@ def test_out_of_memory(capsys, monkeypatch):
 def test_a_process_that_is_refused():
     run = process("--lr", "-1", "--data", "digits")
     out, err = run.communicate(timeout=PATIENCE)
-    assert (run.returncode, out, err) == (2, "", "lr of sgd must be a positive number, at least 1.2e-38, not -1.0\n")
+    assert (run.returncode, out, err) == (2, "", "lr of sgd must be positive, finite and at least 1.2e-38, not -1.0\n")
 
 
 def test_without_standard_output():

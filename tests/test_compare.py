@@ -92,7 +92,7 @@ def test_rules_by_name(text, hyper):
         (["--rules", "sgd:momentum=0.9"], ["sgd has no hyper-parameter 'momentum'"]),
         (["--rules", "sgd:lr"], ["'sgd:lr'", "NAME=NUMBER"]),
         (["--rules", "sgd:lr=fast"], ["'lr=fast'", "NAME=NUMBER"]),
-        (["--rules", "sgd:lr=-1"], ["lr of sgd must be a positive number, at least 1.2e-38, not -1"]),
+        (["--rules", "sgd:lr=-1"], ["lr of sgd must be positive, finite and at least 1.2e-38, not -1"]),
         (["--rules", ":lr=1"], ["there is no update rule ''"]),
         (["--seeds", 0], ["--seeds"]),
         (["--epochs", 0], ["--epochs"]),

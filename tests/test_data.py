@@ -160,7 +160,7 @@ def test_a_broken_file_is_named(tmp_path):
     put(tmp_path, end=".gz")
     path = tmp_path / "t10k-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(DataError, match=r"t10k-images-idx3-ubyte\.gz: .* the file is cut short"):
+    with pytest.raises(DataError, match=r"t10k-images-idx3-ubyte\.gz: the gzip around it is cut short"):
         load(tmp_path)
 
 

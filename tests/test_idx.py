@@ -6,6 +6,7 @@ import io
 import os
 import struct
 import tracemalloc
+import types
 
 import numpy as np
 import pytest
@@ -120,7 +121,7 @@ def test_a_gzip_of_several_members(padding):
     parts = [GOOD[:3], GOOD[3:9], b"", GOOD[9:]]
     whole = b"".join(zipped(part) + padding for part in parts)
     assert same(idx.read(io.BytesIO(whole)), idx.read(io.BytesIO(GOOD)))
-    with pytest.raises(DataError, match="the file is cut short"):
+    with pytest.raises(DataError, match="the gzip around it is cut short"):
         idx.read(io.BytesIO(whole + GZIP[:7]))
 
 
@@ -183,15 +184,17 @@ def header(*shape, code=8, dims=None):
         (header(1 << 30, (1 << 30) - 1, code=0x0E), "0 of 9,223,372,028,264,841,216 data bytes are there"),
         (header(*[1] * 33) + b".", "absurd dimensions (1, 1, 1"),
         (GZIP[:1], "begins with 1f; "),
-        (GZIP[:5], "nothing could be read; the file is cut short"),
-        (GZIP[:20], "the file is cut short"),
-        (GZIP[:-8], "nothing could be read; the file is cut short"),
-        (GZIP[:-1], "nothing could be read; the file is cut short"),
+        (GZIP[:5], "the gzip around it is cut short, or something else follows it; 0 data bytes could be read"),
+        (GZIP[:20], "the gzip around it is cut short"),
+        (GZIP[:-8], "the gzip around it is cut short"),
+        (GZIP[:-1], "the gzip around it is cut short"),
         (GZIP[:-8] + b"\1" * 4 + GZIP[-4:], "the gzip around it is broken: CRC check failed"),
         (GZIP[:-4] + b"\1" * 4, "the gzip around it is broken: Incorrect length of data produced"),
-        (GZIP + b"x" * 20, "nothing could be read; the gzip around it is broken: Not a gzipped file"),
+        (GZIP + b"x", "or something else follows it; 0 data bytes could be read"),
+        (GZIP + b"x" * 20, "the gzip around it is broken: Not a gzipped file"),
         (GZIP + GZIP, "trailing bytes follow the 4 data bytes"),
-        (GZIP[:10] + b"\xff" * 20, "nothing could be read; the gzip around it is broken: Error -1 Invalid deflate"),
+        (GZIP[:10] + b"\xff" * 20, "the gzip around it is broken: Error -1 Invalid deflate"),
+        (GZIP[:3] + b"\x08" + GZIP[4:10] + b"n" * 700_000, "the gzip around it is broken: Gzip header"),
         (zipped(b""), "begins with no byte at all"),
         (zipped(GOOD[:-1]), "3 of 4 data bytes are there; the file is cut short"),
         (zipped(GOOD + b"x"), "trailing bytes follow the 4 data bytes"),
@@ -274,14 +277,19 @@ def test_what_a_gzip_may_unfold_to_is_believed_to_the_byte(most, noise):
 def test_an_open_file_is_read_whatever_else_may_be_done_with_it(tmp_path):
     with open(tmp_path / "a", "w+b") as stream:
         stream.write(GZIP)
+        stream.seek(0)
         assert idx.read(stream).size == 4
+
+
+def test_a_file_object_that_only_reads_and_seeks():
+    whole = io.BytesIO(GZIP)
+    stream = types.SimpleNamespace(read=whole.read, seek=whole.seek, tell=whole.tell)
+    assert idx.read(stream).size == 4
 
 
 def test_how_much_of_a_cut_gzip_could_be_read():
     packed = zipped(header(3 << 20) + os.urandom(3 << 20))
-    with pytest.raises(
-        DataError, match=r" [1-9],\d\d\d,\d\d\d of 3,145,728 data bytes could be read; the file is cut short$"
-    ):
+    with pytest.raises(DataError, match=r"something else follows it; [1-9],\d\d\d,\d\d\d data bytes could be read$"):
         idx.read(io.BytesIO(packed[: 2 << 20]))
 
 
@@ -297,7 +305,7 @@ def test_what_does_not_fit_in_memory_is_one_sentence(tmp_path, monkeypatch):
 
     idx.write(tmp_path / "a", np.arange(4, dtype="u1"))
     monkeypatch.setattr(np, "empty", empty)
-    with pytest.raises(DataError, match=f"{tmp_path / 'a'}: 0 of 4 data bytes could be read; Unable to allocate"):
+    with pytest.raises(DataError, match=f"{tmp_path / 'a'}: 4 data bytes do not fit in memory"):
         idx.read(tmp_path / "a")
 
 

@@ -101,6 +101,8 @@ def test_accuracy_is_the_built_in(shape, label_dtype, dtype, device):
     ours = loss.correct(nd.array(logits, device, dtype), nd.array(labels, device, label_dtype))
     assert ours.shape == shape[:1]
     assert ours.asnumpy().mean() == pytest.approx(metric.get()[1], rel=1e-6)
+    share = loss.accuracy(nd.array(logits, device, dtype), nd.array(labels, device, label_dtype))
+    assert share.shape == (1,) and share.asscalar() == pytest.approx(metric.get()[1], rel=1e-6)
 
 
 def test_accuracy_by_hand(device):

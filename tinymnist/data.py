@@ -79,7 +79,7 @@ def _load(where):
     else:
         names = ", ".join(("digits", *download.SHA256))
         raise DataError(f"{where}: is no directory, and none of the data sets {names}")
-    with ThreadPoolExecutor() as pool:  # both at once: zlib lets go of the interpreter while it unfolds
+    with ThreadPoolExecutor() as pool:  # both at once: isal lets go of the interpreter while it unfolds
         train, test = pool.map(partial(_split, directory), ("train", "t10k"))
     (n, *size), (m, *other) = train.images.shape, test.images.shape
     if size != other:

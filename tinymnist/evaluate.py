@@ -44,14 +44,14 @@ def evaluate(model, batches):
 
 
 def tested(measures, shares):
-    """The table of `sums` over all of `shares`, one Batches a device, each with its `measure`."""
+    """`sums` of every batch: shares[i] is a Batches on device i, measured by measures[i]."""
     seen = zip(*(parts(measure, batches) for measure, batches in zip(measures, shares)))
     some = iter(lambda: list(itertools.islice(seen, READ)), [])
-    return np.concatenate([sums(batches) for batches in some])
+    return np.concatenate([sums([]), *map(sums, some)])
 
 
 def parts(measure, batches):
-    """What `measure` gives for each of a Batches, unread: a Measured, None where there is no example."""
+    """What `measure` gives for each batch of a Batches, unread: a Measured, None where there is no example."""
     return (batch and Measured(*measure(*batch), batch[1]) for batch in batches)
 
 

@@ -109,7 +109,7 @@ def name_of(array):
 def compiled(results, known):
     """A static graph of recorded arrays, and what it takes, by the names in `known`."""
     rows = [nd.reshape(array, shape=(-1,)) for array in results]
-    symbol = autograd.get_symbol(nd.concat(*rows, dim=0)).get_children().get_children()  # what the rows are of: results
+    symbol = autograd.get_symbol(nd.concat(*rows, dim=0)).get_children().get_children()  # from the rows to the results
     inputs = symbol.list_inputs()
     if not set(inputs) <= set(known):
         raise ValueError(

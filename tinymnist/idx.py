@@ -47,6 +47,8 @@ def _read(stream, name, mmap):
         stored = -stream.tell() + stream.seek(0, io.SEEK_END)
         stream.seek(-stored, io.SEEK_END)
     except (OSError, ValueError):  # a pipe, or a file object that cannot tell its size
+        stored = None
+    if stored is None or not hasattr(stream, "readinto"):  # which isal wants
         stream = io.BytesIO(stream.read())
         stored = len(stream.getbuffer())
     zipped = stream.read(2) == b"\x1f\x8b"
@@ -67,13 +69,13 @@ def _read(stream, name, mmap):
             data[filled : filled + len(chunk)] = np.frombuffer(chunk, np.uint8)
             filled += len(chunk)
         _compare(name, filled + len(source.read(1)), size)  # this last read also has the checksum compared
-    except (EOFError, MemoryError, gzip.BadGzipFile, isal_zlib.error) as error:
-        why = "the file is cut short" if isinstance(error, EOFError) else error
-        if isinstance(error, (gzip.BadGzipFile, isal_zlib.error)):
-            why = f"the gzip around it is broken: {error}"
-        read = f"{filled:,} of {size:,} data bytes" if size else "nothing"
-        raise DataError(f"{name}: {read} could be read; {why}") from error
-    return np.asarray(data.view(dtype).reshape(shape), dtype.newbyteorder("="))
+    except (EOFError, OverflowError, gzip.BadGzipFile, isal_zlib.error) as error:
+        why = "is cut short, or something else follows it" if isinstance(error, EOFError) else f"is broken: {error}"
+        raise DataError(f"{name}: the gzip around it {why}; {filled:,} data bytes could be read") from error
+    except MemoryError as error:
+        raise DataError(f"{name}: {size:,} data bytes do not fit in memory") from error
+    array = data.view(dtype).reshape(shape)
+    return array if dtype.isnative else array.byteswap(inplace=True).view(dtype.newbyteorder("="))
 
 
 def _header(source, name):
@@ -109,7 +111,7 @@ def write(file: str | os.PathLike | io.IOBase, array: np.ndarray) -> None:
         raise ValueError(f"IDX cannot hold {array.dtype} {array.shape}; its types are {', '.join(CODES)}")
     if hasattr(file, "write"):
         file.write(bytes([0, 0, code, array.ndim]) + np.array(array.shape, ">u4").tobytes())
-        file.write(array.astype(TYPES[code]).tobytes())
+        file.write(np.ascontiguousarray(array, TYPES[code]).view(np.uint8).data if array.size else b"")
         return
     with replacing(file) as stream:
         if not os.fspath(file).endswith(".gz"):

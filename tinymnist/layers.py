@@ -135,7 +135,7 @@ class Sequential:
             x = ops.to_chwn(x)
         if x.dtype == np.uint8:  # only now: bytes are laid out anew in a quarter of the time that floats take
             x = self.scaled(x)
-        if images and flat:  # and only now: in a graph its own results are reshaped for nothing, its inputs copied
+        if images and flat:  # and only now: in a graph its own results are reshaped at no cost, its inputs copied
             x = ops.flatten(x)
         for layer in self.layers:
             x = layer(x)

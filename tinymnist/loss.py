@@ -27,6 +27,11 @@ def correct(logits, labels):
     return logits.argmax(axis=1) == nd.cast(labels, dtype=np.dtype(logits.dtype).name)
 
 
+def accuracy(logits, labels):
+    """The share of rows that are `correct`.   -> (1,)"""
+    return correct(logits, labels).mean()
+
+
 def shifted(logits):
     """z, and log Σ_j e^z[n,j] of each row.   (N, K) -> (N, K), (N, 1)"""
     # The shift leaves the result as it is and keeps e^z from overflowing; for the same reason it has no gradient.

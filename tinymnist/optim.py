@@ -44,13 +44,13 @@ def rmsprop(w, g, n, *, lr, rho=0.9, eps=1e-8):
 
 
 def adadelta(w, g, a, b, *, rho=0.9, eps=1e-5):
-    """a ← rho a + (1 − rho) g²;  δ = √((b + eps) / (a + eps)) · g;  b ← rho b + (1 − rho) δ²;  w ← w − δ.
+    """a ← rho a + (1 − rho) g²;  δ = √(b + eps) / √(a + eps) · g;  b ← rho b + (1 − rho) δ²;  w ← w − δ.
 
     Zeiler 2012; no lr.
     """
     a *= rho
     a += (1 - rho) * g * g
-    delta = nd.sqrt((b + eps) / (a + eps)) * g  # one root, for it takes as long as four of the others
+    delta = nd.sqrt(b + eps) / nd.sqrt(a + eps) * g
     b *= rho
     b += (1 - rho) * delta * delta
     w -= delta
@@ -59,10 +59,10 @@ def adadelta(w, g, a, b, *, rho=0.9, eps=1e-5):
 RULES = {rule.__name__: rule for rule in (sgd, momentum, adagrad, rmsprop, adadelta)}
 SMALLEST = float(np.finfo(np.float32).tiny)  # smaller numbers are 0 in float32, or MXNet does not take them
 RANGES = {  # hyper-parameter: from where on, below what, in words
-    "lr": (SMALLEST, math.inf, f"a positive number, at least {SMALLEST:.2g}"),
-    "momentum": (0, 1, "a number from 0 to below 1"),
-    "rho": (0, 1, "a number from 0 to below 1"),
-    "eps": (SMALLEST, math.inf, f"a positive number, at least {SMALLEST:.2g}"),
+    "lr": (SMALLEST, math.inf, f"positive, finite and at least {SMALLEST:.2g}"),
+    "momentum": (0, 1, "from 0 to below 1"),
+    "rho": (0, 1, "from 0 to below 1"),
+    "eps": (SMALLEST, math.inf, f"positive, finite and at least {SMALLEST:.2g}"),
 }
 
 

@@ -227,7 +227,7 @@ class Run:
         return True
 
     def read(self, unread, began):
-        """Brings losses and accuracies of the last batches from the device to `seen`; Diverged where not finite."""
+        """Brings losses and numbers right of the last batches from the device to `seen`; Diverged where not finite."""
         if not unread:
             return
         table = self.exchange.total(np.append(sums(unread), [[self.stop, 0, 0]], axis=0))
