@@ -37,10 +37,10 @@ def dense(x, weight, bias=None):
     y = nd.dot(x, weight, transpose_b=True)
     if bias is None:
         return y
-    if len(bias) <= NARROW:
-        return nd.broadcast_add(y, bias)
-    # The rows (b, b, …, b) as the product 1 bᵀ: a broadcast would do, but its gradient is a sum, five times as slow.
-    return y + nd.dot(ones((x.shape[0], 1), x.context, x.dtype), bias.expand_dims(0))
+    # Long rows (b, b, …, b) as the product 1 bᵀ: a broadcast would do, but its gradient is a sum, five times as slow.
+    if len(bias) > NARROW:
+        bias = nd.dot(ones((x.shape[0], 1), x.context, x.dtype), bias.expand_dims(0))
+    return y + bias
 
 
 @either_layout
