@@ -275,7 +275,7 @@ def test_what_a_gzip_may_unfold_to_is_believed_to_the_byte(most, noise):
 
 
 def test_an_open_file_is_read_whatever_else_may_be_done_with_it(tmp_path):
-    with open(tmp_path / "a", "w+b") as stream:
+    with open(tmp_path / "a", "a+b") as stream:
         stream.write(GZIP)
         stream.seek(0)
         assert idx.read(stream).size == 4
