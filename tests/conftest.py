@@ -2,6 +2,7 @@
 
 import os
 import signal
+import stat
 
 # A shell that starts a job behind it has it ignore Ctrl-C, and what it starts inherits that; here Ctrl-C is tested.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -36,6 +37,12 @@ def pytest_addoption(parser):
 def pytest_cmdline_main(config):
     if config.option.differences:
         config.option.numprocesses = 0  # they are gathered in one process
+
+
+def pytest_sessionfinish():
+    """No test may replace /dev/null by a file: other programs would fail."""
+    if os.path.exists("/dev/null"):
+        assert stat.S_ISCHR(os.stat("/dev/null").st_mode), "a test replaced /dev/null by a file"
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -298,7 +299,9 @@ MACHINERY = re.compile("Copy[CG]PU2[CG]PU|Resource.*|DeleteVariable|WaitForVar|_
 def executed(f):
     """The names of all operators that MXNet runs for f"""
     nd.waitall()
-    mx.profiler.set_config(profile_imperative=True, aggregate_stats=True, filename=os.devnull)
+    # MXNet deletes this file first and writes it again when the process ends: never name one that somebody needs.
+    trace = os.path.join(tempfile.gettempdir(), f"tinymnist-profile-{os.getpid()}.json")
+    mx.profiler.set_config(profile_imperative=True, aggregate_stats=True, filename=trace)
     mx.profiler.set_state("run")
     try:
         f()
