@@ -48,13 +48,13 @@ def tinymnist(workload, data, compile):
     import tinymnist as tm
     from tinymnist.backend import nd
     from tinymnist.batches import Batches
-    from tinymnist.data import Split
-    from tinymnist.replica import Replica
+    from tinymnist.datasets.load import Split
+    from tinymnist.runtime.step import Replica
 
     if workload == "load to first batch":
 
         def load():
-            next(iter(Batches(tm.load(data).train, 64, tm.devices.named("cpu")[0])))[0].wait_to_read()
+            next(iter(Batches(tm.load(data).train, 64, tm.runtime.devices.named("cpu")[0])))[0].wait_to_read()
 
         return load
     name, arguments, rule, size = STEPS.get(workload) or (OTHERS[workload], {}, "sgd", 64)
@@ -429,7 +429,7 @@ def pixels(rounds):
     """Prints nanoseconds an output pixel, forward and backward, for images of 28 to 224 pixels a side."""
     from tinymnist import ops
     from tinymnist.backend import autograd, nd
-    from tinymnist.graph import Replay
+    from tinymnist.runtime.graph import Replay
 
     print("conv2d, forward and backward: ns an output pixel at 28, 56, 112, 224 pixels a side; largest over smallest")
     for channels, filters, kernel, n in ((1, 20, 5, 32), (8, 16, 5, 16), (16, 16, 3, 16)):
@@ -481,7 +481,10 @@ def compare(args):
             bar.set_description(workload)
             report[workload] = measure(workload, args, bar)
     if args.json:
-        from tinymnist.files import DataError, replacing  # not earlier: a worker's peak would begin at this process's
+        from tinymnist.runtime.files import (  # not earlier: a worker's peak would begin at this process's
+            DataError,
+            replacing,
+        )
 
         try:
             with replacing(args.json) as stream:

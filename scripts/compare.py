@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 import tinymnist as tm
-from tinymnist import plot, recipes
 from tinymnist.backend import mx
-from tinymnist.files import fresh, locked, replacing
+from tinymnist.experiments import figures as plot
+from tinymnist.experiments import recipes
+from tinymnist.runtime.files import fresh, locked, replacing
 
 
 def parser():

@@ -162,7 +162,7 @@ def main(argv=None):
         if options.role:
             sys.path.insert(0, str(HERE.parent))
             os.environ.pop("DMLC_ROLE", None)  # or MXNet would serve at its import, unwatched
-            from tinymnist import machines
+            from tinymnist.runtime import machines
 
             return machines.serve(options.role, options.timeout)
         if options.hosts:

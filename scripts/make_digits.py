@@ -14,12 +14,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tinymnist import idx
-from tinymnist.pictures import to_mnist
+from tinymnist.datasets.pictures import to_mnist
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    default = Path(__file__).resolve().parent.parent / "tinymnist" / "digits"
+    default = Path(__file__).resolve().parent.parent / "tinymnist" / "datasets" / "digits"
     parser.add_argument("directory", nargs="?", type=Path, default=default, help="where to (default: %(default)s)")
     directory = parser.parse_args(argv).directory
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 import tinymnist as tm
-from tinymnist import plot
 from tinymnist.backend import mx
-from tinymnist.data import CLASSES
-from tinymnist.evaluate import check_size
-from tinymnist.files import replacing
-from tinymnist.pictures import read_picture
+from tinymnist.datasets.load import CLASSES
+from tinymnist.datasets.pictures import read_picture
+from tinymnist.experiments import figures as plot
+from tinymnist.runtime.files import replacing
+from tinymnist.runtime.metrics import check_size
 
 SHOWN = 40  # images in a figure
 

@@ -31,8 +31,10 @@ def seconds_a_step(name, batch_size, steps, kvstore="local"):
     import tinymnist as tm
 
     rng = np.random.default_rng(0)
-    split = tm.data.Split(rng.integers(0, 256, (2000, 28, 28), np.uint8), rng.integers(0, 10, 2000).astype(np.uint8))
-    data = tm.data.Data(split, split, "noise", "noise")
+    split = tm.datasets.load.Split(
+        rng.integers(0, 256, (2000, 28, 28), np.uint8), rng.integers(0, 10, 2000).astype(np.uint8)
+    )
+    data = tm.datasets.load.Data(split, split, "noise", "noise")
     settings = tm.Settings(epochs=1000, batch_size=batch_size, kvstore=kvstore, log_interval=1000000)
     run, times = tm.Run(tm.models.MODELS[name](), tm.Optimizer("sgd", lr=1e-4), data, settings), [time.perf_counter()]
 
@@ -55,8 +57,8 @@ def seconds_of_shares(steps, *names):
 
 def exchanges(steps):
     """{number of floats: seconds of their exchange}"""
-    from tinymnist import devices
     from tinymnist.backend import mx, nd
+    from tinymnist.runtime import devices
 
     exchange, quartiles = devices.Exchange([mx.cpu()], "dist_sync"), {}
     for n in SIZES:

@@ -15,10 +15,11 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) == signal.default_
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while MXNet is imported, two seconds, prints no traceback
 
 import tinymnist as tm
-from tinymnist import machines, recipes
 from tinymnist.backend import mx
-from tinymnist.files import fresh
-from tinymnist.recipes import RECIPES, SETTINGS, hyper
+from tinymnist.experiments import recipes
+from tinymnist.experiments.recipes import RECIPES, SETTINGS, hyper
+from tinymnist.runtime import machines
+from tinymnist.runtime.files import fresh
 
 HEADER = "epoch     loss  train acc  test loss  test acc        lr   images/s  seconds"
 NAMES = ", ".join(RECIPES)
@@ -207,7 +208,7 @@ def train(run, args, directory, signals, then=0):
 
 def report(run, directory, untrained=None, show=False):
     """The last line, and a picture of the curves beside the checkpoint."""
-    from tinymnist import plot
+    from tinymnist.experiments import figures as plot
 
     last = run.history[-1]
     title = f"{run.model.name} by {run.optimizer.name} on {Path(run.data.name).name}, seed {run.settings.seed}"

@@ -234,7 +234,7 @@ def work(name, todo, done, limit):
     os.chdir(ROOT)
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    tests = [f"tests/{test}.py" for test in TESTS[name]]
+    tests = [f"tests/proofs/{test}.py" for test in TESTS[name]]
     options = ["-q", "-n0", "--tb=no", "--assert=plain", "-p", "no:cacheprovider", "-m", "not slow", *tests]
     code = pytest.main(options, plugins=[Loop(name, todo, done, limit)])
     if code not in (0, 5):

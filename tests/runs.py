@@ -3,7 +3,7 @@
 import dataclasses
 
 import tinymnist as tm
-from tinymnist.data import Split
+from tinymnist.datasets.load import Split
 
 SMALL = {  # of every model, its layers and its dropout with fewer units
     "softmax": {},

@@ -5,13 +5,14 @@ batches (on what); graph, replica, evaluate, train (how); checkpoint, devices, m
 recipes, plot, pictures (what for).
 """
 
-from tinymnist import checkpoint, idx, init, layers, loss, models, ops, optim
-from tinymnist.data import load
-from tinymnist.evaluate import evaluate, predict
-from tinymnist.files import DataError
+from tinymnist import idx, init, layers, loss, models, ops, optim
+from tinymnist.datasets.load import load
 from tinymnist.models import dropout_cnn, lenet, mlp, softmax_regression
 from tinymnist.optim import Optimizer
-from tinymnist.train import Diverged, Epoch, Run, Settings, fit, resume
+from tinymnist.runtime import checkpoint
+from tinymnist.runtime.files import DataError
+from tinymnist.runtime.metrics import evaluate, predict
+from tinymnist.runtime.run import Diverged, Epoch, Run, Settings, fit, resume
 
 __all__ = [
     "DataError", "Diverged", "Epoch", "Optimizer", "Run", "Settings", "checkpoint", "dropout_cnn", "evaluate", "fit",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinymnist.backend import nd
-from tinymnist.files import release, rows
+from tinymnist.runtime.files import release, rows
 
 PART = 4 << 20  # pixels counted at once
 GATHERED = 64  # batches gathered in one go: one by one each costs 60 µs instead of 10, and a whole epoch a second copy

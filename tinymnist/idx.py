@@ -18,7 +18,7 @@ import os
 import numpy as np
 from isal import igzip, isal_zlib
 
-from tinymnist.files import DataError, replacing
+from tinymnist.runtime.files import DataError, replacing
 
 TYPES = {c: np.dtype(t) for c, t in {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}.items()}
 CODES = {dtype.name: code for code, dtype in TYPES.items()}  # by int16 and the like, whatever the byte order

@@ -12,7 +12,7 @@ from functools import reduce, wraps
 import numpy as np
 
 from tinymnist.backend import autograd, nd
-from tinymnist.graph import constant
+from tinymnist.runtime.graph import constant
 
 NARROW = 32  # units, up to which one slow operation is quicker than three quick ones
 

@@ -1,0 +1,1 @@
+"""What to train: published experiments, default settings, figures."""

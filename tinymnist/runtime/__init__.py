@@ -1,0 +1,1 @@
+"""The training of the lesson, made fast, resumable and distributed."""
