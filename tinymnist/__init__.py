@@ -1,21 +1,23 @@
-"""tinymnist: handwritten-digit classifiers trained on MXNet ndarray arithmetic and autograd, every part written out.
+"""tinymnist: handwritten-digit classifiers trained with MXNet ndarray arithmetic and autograd. Every part written out.
 
-Read in this order: ops, loss, init, optim, layers, models (what is trained, and by which rule); files, idx, data,
-batches (on what); graph, replica, evaluate, train (how); checkpoint, devices, machines (how it goes on, and where);
-recipes, plot, pictures (what for).
+Read the files in this folder in this order: idx, batches (the data); ops, windows (the operations); loss; init, layers,
+models (the network); optim (the update rules); train (the loop). The subpackages are for use rather than for reading:
+runtime (fast, resumable and distributed training), datasets, experiments.
 """
 
 from tinymnist import idx, init, layers, loss, models, ops, optim
-from tinymnist.datasets.load import load
+from tinymnist.batches import Batches, Split
+from tinymnist.datasets.load import Data, load
+from tinymnist.idx import DataError
 from tinymnist.models import dropout_cnn, lenet, mlp, softmax_regression
 from tinymnist.optim import Optimizer
-from tinymnist.runtime import checkpoint
-from tinymnist.runtime.files import DataError
-from tinymnist.runtime.metrics import evaluate, predict
-from tinymnist.runtime.run import Diverged, Epoch, Run, Settings, fit, resume
+from tinymnist.runtime.run import Diverged, Run, fit, resume
+from tinymnist.runtime.settings import Epoch, Settings
+from tinymnist.train import evaluate, predict, train
 
+__version__ = "1.1.0"
 __all__ = [
-    "DataError", "Diverged", "Epoch", "Optimizer", "Run", "Settings", "checkpoint", "dropout_cnn", "evaluate", "fit",
-    "idx", "init", "layers", "lenet", "load", "loss", "mlp", "models", "ops", "optim", "predict", "resume",
-    "softmax_regression",
+    "Batches", "Data", "DataError", "Diverged", "Epoch", "Optimizer", "Run", "Settings", "Split", "dropout_cnn",
+    "evaluate", "fit", "idx", "init", "layers", "lenet", "load", "loss", "mlp", "models", "ops", "optim", "predict",
+    "resume", "softmax_regression", "train",
 ]  # fmt: skip

@@ -1,41 +1,40 @@
-"""The four models. A model remembers how it was made (`name`, `arguments`), so that a checkpoint can make it again."""
+"""The four models. Each remembers its name and its arguments, so that a checkpoint can build it again."""
 
 from __future__ import annotations
 
 import functools
-import inspect
 
 from tinymnist.layers import Activation, Conv2D, Dense, Dropout, Flatten, MaxPool2D, Sequential
 
 
-def remembered(make):
-    """`make`, whose model remembers the name and all arguments of the call."""
+def record_arguments(make):
+    """`make`, whose model keeps the name of the function and all arguments, defaults included."""
 
     @functools.wraps(make)
-    def made(**arguments):
-        call = inspect.signature(make).bind(**arguments)
-        call.apply_defaults()
-        model = make(**call.arguments)
-        model.name, model.arguments = make.__name__, dict(call.arguments)
+    def build(**arguments):
+        model = make(**arguments)
+        model.name, model.arguments = make.__name__, {**make.__kwdefaults__, **arguments}
         return model
 
-    return made
+    return build
 
 
-@remembered
+@record_arguments
 def softmax_regression(*, classes=10, image=(1, 28, 28), init=("normal", 1.0)):
     """dense.   784 → 10"""
     return Sequential(Dense(classes), image=image, init=init)
 
 
-@remembered
+@record_arguments
 def mlp(*, hidden=(128, 64), activation="relu", classes=10, image=(1, 28, 28), init=("xavier", 3.0)):
     """(dense → activation) for each of `hidden` → dense.   784 → 128 → 64 → 10"""
-    inner = [layer for units in hidden for layer in (Dense(units), Activation(activation))]
-    return Sequential(*inner, Dense(classes), image=image, init=init)
+    layers = []
+    for units in hidden:
+        layers += [Dense(units), Activation(activation)]
+    return Sequential(*layers, Dense(classes), image=image, init=init)
 
 
-@remembered
+@record_arguments
 def lenet(
     *,
     filters=(20, 50),
@@ -47,20 +46,21 @@ def lenet(
     image=(1, 28, 28),
     init=("xavier", 3.0),
 ):
-    """(conv → max-pool 2 → activation) twice → dense → activation → dense.   LeCun, Bottou, Bengio, Haffner 1998
+    """(conv → max-pool 2 → activation) twice → dense → activation → dense
 
-    The publications put the activation before the pooling. An increasing activation and a maximum change places without
-    changing the result, and so a quarter of the activations is enough: 3 times as fast for tanh.
+    Y. LeCun, L. Bottou, Y. Bengio, P. Haffner 1998. The publications put the activation before the pooling. For an
+    increasing activation the result is the same, and this order needs only a quarter of the activations.
     """
-    inner = []
+    layers = []
     for count, kernel in zip(filters, kernels):
-        inner += [Conv2D(count, kernel), MaxPool2D(2), Activation(activation)]
-    head = [Flatten(), Dense(hidden), Activation(activation), Dense(classes)]
-    last = [Activation(output_activation)] if output_activation else []
-    return Sequential(*inner, *head, *last, image=image, init=init)
+        layers += [Conv2D(count, kernel), MaxPool2D(2), Activation(activation)]
+    layers += [Flatten(), Dense(hidden), Activation(activation), Dense(classes)]
+    if output_activation:
+        layers.append(Activation(output_activation))
+    return Sequential(*layers, image=image, init=init)
 
 
-@remembered
+@record_arguments
 def dropout_cnn(
     *,
     filters=(10, 20),
@@ -72,17 +72,15 @@ def dropout_cnn(
     image=(1, 28, 28),
     init=("xavier", 3.0),
 ):
-    """conv → pool → activation → conv → channel dropout → pool → activation → dense → activation → dropout → dense
+    """conv → max-pool 2 → activation → conv → channel dropout → max-pool 2 → activation
+    → dense → activation → dropout → dense
 
-    Pooling is by the maximum, 2 × 2. Dropout of whole channels: J. Tompson et al. 2015.
+    Dropout of whole channels: J. Tompson et al. 2015.
     """
-    return Sequential(
-        *(Conv2D(filters[0], kernels[0]), MaxPool2D(2), Activation(activation)),
-        *(Conv2D(filters[1], kernels[1]), Dropout(rate, channels=True), MaxPool2D(2), Activation(activation)),
-        *(Flatten(), Dense(hidden), Activation(activation), Dropout(rate), Dense(classes)),
-        image=image,
-        init=init,
-    )
+    layers = [Conv2D(filters[0], kernels[0]), MaxPool2D(2), Activation(activation)]
+    layers += [Conv2D(filters[1], kernels[1]), Dropout(rate, channels=True), MaxPool2D(2), Activation(activation)]
+    layers += [Flatten(), Dense(hidden), Activation(activation), Dropout(rate), Dense(classes)]
+    return Sequential(*layers, image=image, init=init)
 
 
 MODELS = {"softmax": softmax_regression, "mlp": mlp, "lenet": lenet, "dropout-cnn": dropout_cnn}

@@ -1,89 +1,113 @@
 """The operations of a network, as pure functions of arrays.
 
-Images are (N, C, H, W), as in Gluon. With layout="CHWN" the same operations take and give (C, H, W, N): the batch index
-runs fastest there, so that one pixel of a whole batch is a run of N numbers, to be copied and compared as one.
+Images are (N, C, H, W), as in Gluon. With layout="CHWN" the same operations take and return (C, H, W, N), the layout
+inside a network: see windows.py.
 """
 
 from __future__ import annotations
 
-import math
-from functools import reduce, wraps
+import functools
 
 import numpy as np
 
+from tinymnist import windows
 from tinymnist.backend import autograd, nd
-from tinymnist.runtime.graph import constant
+from tinymnist.windows import pair
 
-NARROW = 32  # units, up to which one slow operation is quicker than three quick ones
+NARROW = 32  # units up to which the bias is added by broadcasting; see docs/SPEED.md
 
 
-def either_layout(op):
-    """op, which takes and gives (C, H, W, N), with the choice of a layout.   ValueError: another than the two"""
+def accept_both_layouts(op):
+    """`op`, which takes and returns (C, H, W, N), with the choice of a layout. Raises ValueError for any other."""
 
-    @wraps(op)
-    def chosen(x, *inputs, layout="NCHW", **options):
+    @functools.wraps(op)
+    def choose(x, *inputs, layout="NCHW", **options):
         if layout == "CHWN":
             return op(x, *inputs, **options)
         if layout != "NCHW":
             raise ValueError(f"there is no layout {layout!r}; the layouts are NCHW and CHWN")
-        return from_chwn(op(to_chwn(x), *inputs, **options))
+        return windows.to_nchw(op(windows.to_chwn(x), *inputs, **options))
 
-    return chosen
+    return choose
 
 
 def dense(x, weight, bias=None):
-    """y = x Wᵀ + b.   x (N, I) or (N, …) with I numbers each, weight (O, I), bias (O,) -> (N, O)"""
-    x = x if x.ndim == 2 else flatten(x)
-    y = nd.dot(x, weight, transpose_b=True)
-    if bias is None:
-        return y
-    # Long rows (b, b, …, b) as the product 1 bᵀ: a broadcast would do, but its gradient is a sum, five times as slow.
+    """y = x Wᵀ + b
+
+    x (N, I), or (N, …) with I numbers per example; weight (O, I); bias (O,). Returns (N, O).
+    """
+    y = nd.dot(x if x.ndim == 2 else flatten(x), weight, transpose_b=True)
+    return y if bias is None else add_bias(y, bias)
+
+
+def add_bias(y, bias):
+    """y[n,o] + b[o]   y (N, O), bias (O,)"""
     if len(bias) > NARROW:
-        bias = nd.dot(ones((x.shape[0], 1), x.context, x.dtype), bias.expand_dims(0))
+        # The product 1 bᵀ of a column of ones and a row has the rows b, b, …, b. Its gradient is a product as well;
+        # the gradient of a broadcast is a slow sum.
+        bias = nd.dot(windows.ones((len(y), 1), y.context, y.dtype), bias.expand_dims(0))
     return y + bias
 
 
-@either_layout
+@accept_both_layouts
 def conv2d(x, weight, bias=None, *, stride=1, pad=0, dilate=1):
-    """y[n,f,p,q] = b[f] + Σ_cij W[f,c,i,j] x[n, c, p·stride + i·dilate − pad, q·stride + j·dilate − pad]
+    """y[n,f,p,q] = b[f] + Σ_cij W[f,c,i,j] x[n, c, p · stride + i · dilate − pad, q · stride + j · dilate − pad]
 
-    x (N, C, H, W), 0 outside, weight (F, C, KH, KW), bias (F,) -> (N, F, OH, OW),
+    x (N, C, H, W), 0 outside; weight (F, C, KH, KW); bias (F,). Returns (N, F, OH, OW) with
     OH = ⌊(H + 2 pad − dilate (KH − 1) − 1) / stride⌋ + 1, and OW likewise.
-    stride, pad and dilate are a number or a pair (rows, columns). ValueError: a kernel larger than the padded image.
-    The convolution as one product: K. Chellapilla, S. Puri, P. Simard 2006.
+    stride, pad and dilate are numbers or pairs (rows, columns). Raises ValueError if no window fits.
+
+    All windows are laid out as columns of one matrix, and the convolution is one product. A 3×3 image whose pixels are
+    numbered 0 … 8 has four windows of 2×2. Each column below is a window; the table of row numbers has these lines:
+        pixel (0, 0)   0 1 3 4
+        pixel (0, 1)   1 2 4 5
+        pixel (1, 0)   3 4 6 7
+        pixel (1, 1)   4 5 7 8
+    The bias is one more column of the weights; it multiplies a line of ones. K. Chellapilla, S. Puri, P. Simard 2006.
     """
     filters, _, *kernel = weight.shape
-    x = padded(x, pair(pad), 0.0)
+    x = windows.pad_images(x, pair(pad), 0.0)
     *image, n = x.shape
-    table = windows(*image, *kernel, *pair(stride), *pair(dilate), x.context)
+    table = windows.index_table(*image, *kernel, *pair(stride), *pair(dilate), x.context)
     if bias is None:
-        bias = zeros((filters,), x.context, x.dtype)
-    # The bias is one more column of weights, over a row of ones: it costs nothing then, nor does its gradient.
-    rows = nd.concat(x.reshape((-1, n)), ones((1, n), x.context, x.dtype), dim=0)  # (C · H · W + 1, N)
-    columns = nd.take(rows, table).reshape((0, -1))  # (C · KH · KW + 1, OH · OW · N)
+        bias = windows.zeros((filters,), x.context, x.dtype)
+    pixels = nd.concat(x.reshape((-1, n)), windows.ones((1, n), x.context, x.dtype), dim=0)  # (C · H · W + 1, N)
+    columns = nd.take(pixels, table).reshape((len(table), -1))  # (C · KH · KW + 1, OH · OW · N)
     matrix = nd.concat(weight.reshape((filters, -1)), bias.reshape((filters, 1)), dim=1)
     return nd.dot(matrix, columns).reshape((filters, *table.shape[1:], n))
 
 
-@either_layout
+@accept_both_layouts
 def max_pool2d(x, kernel, *, stride=None, pad=0):
-    """y[n,c,p,q] = max over i < KH, j < KW of x[n, c, p·stride + i − pad, q·stride + j − pad], x being −∞ outside.
+    """y[n,c,p,q] = max over i < KH, j < KW of x[n, c, p · stride + i − pad, q · stride + j − pad]; x is −∞ outside.
 
-    x (N, C, H, W) -> (N, C, OH, OW), OH = ⌊(H + 2 pad − KH) / stride⌋ + 1; stride is the kernel where none is given.
-    Of equal elements the first in the window has the gradient. ValueError: a kernel larger than the padded image.
+    x (N, C, H, W). Returns (N, C, OH, OW), OH = ⌊(H + 2 pad − KH) / stride⌋ + 1; by default, stride is the kernel.
+    The gradient of equal elements goes to the first in the window. Raises ValueError if no window fits.
     """
-    return pooled(x, nd.maximum, kernel, stride, pad, float(np.finfo(x.dtype).min))
+    return reduce_windows(nd.maximum, x, kernel, stride, pad, float(np.finfo(x.dtype).min))
 
 
-@either_layout
+@accept_both_layouts
 def avg_pool2d(x, kernel, *, stride=None, pad=0):
-    """As max_pool2d, with the mean over the window in place of the maximum, x being 0 outside (padding counts)."""
+    """As max_pool2d, with the mean over the window instead of the maximum. x is 0 outside, and padding counts."""
     rows, columns = pair(kernel)
-    return pooled(x, nd.add, kernel, stride, pad, 0.0) * (1 / (rows * columns))
+    return reduce_windows(nd.add, x, kernel, stride, pad, 0.0) * (1 / (rows * columns))
+
+
+def reduce_windows(combine, x, kernel, stride, pad, outside):
+    """Combine the pixels of each window of x (C, H, W, N) to one number, first along columns, then along rows.
+
+    In this order `maximum`, which prefers its first argument, keeps the first of equal pixels, as the built-in does.
+    """
+    stride = pair(kernel if stride is None else stride)
+    x = windows.pad_images(x, pair(pad), outside)
+    for axis in (2, 1):  # columns, rows
+        x = functools.reduce(combine, windows.slice_windows(x, axis, pair(kernel)[axis - 1], stride[axis - 1]))
+    return x
 
 
 def relu(x):
-    """max(x, 0), with gradient 0 at 0.   Nair, Hinton 2010"""
+    """max(x, 0), with gradient 0 at 0.   V. Nair, G. Hinton 2010"""
     return nd.relu(x)
 
 
@@ -98,109 +122,22 @@ def sigmoid(x):
 
 
 def dropout(x, rate, *, axes=()):
-    """While training: x · [u ≥ rate] / (1 − rate) with u ~ Uniform(0, 1), drawn afresh; otherwise x.
+    """x · [u ≥ rate] / (1 − rate) with new u ~ Uniform(0, 1) while training; x otherwise.
 
-    One u serves all of each of `axes`: (2, 3) drops whole channels of (N, C, H, W).   ValueError: rate outside [0, 1)
-    Srivastava et al. 2014.
+    All elements along `axes` share one u: axes=(2, 3) drops whole channels of (N, C, H, W).
+    Raises ValueError for a rate outside [0, 1). N. Srivastava et al. 2014.
     """
     if not 0 <= rate < 1:
         raise ValueError(f"a dropout rate lies in [0, 1), not {rate}")
     if not autograd.is_training():
         return x
-    like = reduce(lambda part, axis: nd.slice_axis(part, axis=axis, begin=0, end=1), axes, x)
-    keep = nd.random.uniform_like(like) >= rate
-    # Spread first and cut off from the gradient: MXNet would sum up one for the mask, a quarter of dropout_cnn's step.
-    return x * nd.stop_gradient(nd.broadcast_like(keep * (1 / (1 - rate)), x))
+    shared = x
+    for axis in axes:
+        shared = nd.slice_axis(shared, axis=axis, begin=0, end=1)
+    mask = (nd.random.uniform_like(shared) >= rate) * (1 / (1 - rate))
+    return x * nd.stop_gradient(nd.broadcast_like(mask, x))  # the mask needs no gradient
 
 
 def flatten(x):
     """Each example's numbers in one row.   (N, C, H, W) -> (N, C · H · W)"""
-    return x.reshape((x.shape[0], -1))
-
-
-def to_chwn(x):
-    """(N, C, H, W) -> (C, H, W, N)"""
-    n, *image = x.shape
-    return x.reshape((n, -1)).transpose().reshape((*image, n))
-
-
-def from_chwn(x):
-    """(C, H, W, N) -> (N, C, H, W)"""
-    *image, n = x.shape
-    return x.reshape((-1, n)).transpose().reshape((n, *image))
-
-
-@constant
-def ones(shape, device, dtype):
-    return nd.ones(shape, ctx=device, dtype=dtype)
-
-
-@constant
-def zeros(shape, device, dtype):
-    return nd.zeros(shape, ctx=device, dtype=dtype)
-
-
-def pair(size):
-    """3 -> (3, 3), for rows and columns; a pair stays as it is"""
-    return tuple(size) if isinstance(size, (tuple, list)) else (size, size)
-
-
-def padded(x, pad, value):
-    """x (C, H, W, N) with `pad` rows and columns of `value` on either side of H and W"""
-    rows, columns = pad
-    if not rows and not columns:
-        return x
-    width = (0, 0, 0, 0, rows, rows, columns, columns, 0, 0)
-    return nd.pad(x.expand_dims(0), mode="constant", constant_value=value, pad_width=width).reshape(shape=(-3, -2))
-
-
-def fits(size, kernel, stride):
-    """How many windows of `kernel` lie in `size` at steps of `stride`.   ValueError: not even one"""
-    if kernel < 1 or stride < 1:
-        raise ValueError(f"kernel, stride and dilation are at least 1, not {kernel} and {stride}")
-    if kernel > size:
-        raise ValueError(
-            f"a window of {kernel} is larger than the {size} pixels of the padded image; it must fit at least once"
-        )
-    return (size - kernel) // stride + 1
-
-
-@constant
-def windows(channels, height, width, kh, kw, sh, sw, dh, dw, device):
-    """For (c, i, j) in the kernel and for every window (p, q) the row of (C · H · W, N) where that pixel of it lies.
-
-    -> (C · KH · KW + 1, OH, OW); the last names the row after all pixels. One `take` by this table instead of a slice
-    for each (i, j), and their concatenation: LeNet's step takes 34 ms, not 40; 52, not 81, where no graph is replayed.
-    """
-    oh, ow = fits(height, (kh - 1) * dh + 1, sh), fits(width, (kw - 1) * dw + 1, sw)
-    c, i, j, p, q = np.ix_(*map(np.arange, (channels, kh, kw, oh, ow)))
-    table = ((c * height + p * sh + i * dh) * width + q * sw + j * dw).reshape(-1, oh, ow)
-    after = np.full((1, oh, ow), channels * height * width)
-    return nd.array(np.concatenate([table, after]), ctx=device, dtype="int32")
-
-
-def pooled(x, join, kernel, stride, pad, outside):
-    """Each window of x (C, H, W, N) joined to one number: first along its columns, then along its rows."""
-    kernel = pair(kernel)
-    stride = kernel if stride is None else pair(stride)
-    x = padded(x, pair(pad), outside)
-    # Columns first: of equal maxima the upper, then the left one is kept, as by the built-in.
-    x = reduce(join, strips(x, 2, kernel[1], stride[1]))
-    x = reduce(join, strips(x, 1, kernel[0], stride[0]))
-    return x
-
-
-def strips(x, axis, kernel, stride):
-    """For every place in a window of `kernel` along `axis`, what all windows hold there: a list of `kernel` arrays."""
-    count = fits(x.shape[axis], kernel, stride)
-    # Windows side by side are a split of a reshape, whose gradient is a copy: half the time of slices.
-    if kernel == stride:
-        x = nd.slice_axis(x, axis=axis, begin=0, end=count * kernel) if x.shape[axis] > count * kernel else x
-        before, after = x.shape[:axis], x.shape[axis + 1 :]
-        parts = x.reshape((math.prod(before) * count, kernel, -1)).split(kernel, axis=1) if kernel > 1 else [x]
-        return [part.reshape((*before, count, *after)) for part in parts]
-    end = (count - 1) * stride + 1
-    return [
-        nd.slice(x, begin=(None,) * axis + (i,), end=(None,) * axis + (i + end,), step=(None,) * axis + (stride,))
-        for i in range(kernel)
-    ]
+    return x.reshape((len(x), -1))

@@ -1,14 +1,14 @@
-"""Update rules. Each works in place on one vector w of all weights, its gradient g, and state vectors that start at 0.
+"""Update rules. Each changes a vector w of all weights in place, by its gradient g and state vectors that start at 0.
 
-The equations are those of MXNet's built-in rules: eps stands inside the root in adagrad and rmsprop (papers and PyTorch
-add it outside), and momentum's buffer holds the learning rate. The loss is a mean over the batch, so no rule knows the
-batch size.
+The equations are those of MXNet's own rules: eps is inside the square root in adagrad and rmsprop (the papers and
+PyTorch add it outside), and the buffer of momentum contains the learning rate. The loss is a mean over the batch, so no
+rule depends on the batch size.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
+from typing import Callable, NamedTuple
 
 import numpy as np
 
@@ -16,28 +16,25 @@ from tinymnist.backend import nd
 
 
 def sgd(w, g, *, lr):
-    """w ← w − lr g.   Robbins, Monro 1951"""
+    """w ← w − lr g.   H. Robbins, S. Monro 1951"""
     w -= lr * g
 
 
 def momentum(w, g, m, *, lr, momentum=0.9):
-    """m ← momentum m − lr g;  w ← w + m.   Polyak 1964; the buffer is minus the step, lr inside it"""
+    """m ← momentum m − lr g;  w ← w + m.   B. Polyak 1964"""
     m *= momentum
     m -= lr * g
     w += m
 
 
 def adagrad(w, g, h, *, lr, eps=1e-7):
-    """h ← h + g²;  w ← w − lr g / √(h + eps).   Duchi, Hazan, Singer 2011; eps inside the root"""
+    """h ← h + g²;  w ← w − lr g / √(h + eps).   J. Duchi, E. Hazan, Y. Singer 2011"""
     h += g * g
     w -= lr * g / nd.sqrt(h + eps)
 
 
 def rmsprop(w, g, n, *, lr, rho=0.9, eps=1e-8):
-    """n ← rho n + (1 − rho) g²;  w ← w − lr g / √(n + eps).
-
-    Tieleman, Hinton 2012; eps inside the root; MXNet calls rho gamma1.
-    """
+    """n ← rho n + (1 − rho) g²;  w ← w − lr g / √(n + eps).   T. Tieleman, G. Hinton 2012; MXNet calls rho gamma1"""
     n *= rho
     n += (1 - rho) * g * g
     w -= lr * g / nd.sqrt(n + eps)
@@ -46,7 +43,7 @@ def rmsprop(w, g, n, *, lr, rho=0.9, eps=1e-8):
 def adadelta(w, g, a, b, *, rho=0.9, eps=1e-5):
     """a ← rho a + (1 − rho) g²;  δ = √(b + eps) / √(a + eps) · g;  b ← rho b + (1 − rho) δ²;  w ← w − δ.
 
-    Zeiler 2012; no lr.
+    M. Zeiler 2012. It has no learning rate.
     """
     a *= rho
     a += (1 - rho) * g * g
@@ -56,50 +53,57 @@ def adadelta(w, g, a, b, *, rho=0.9, eps=1e-5):
     w -= delta
 
 
-RULES = {rule.__name__: rule for rule in (sgd, momentum, adagrad, rmsprop, adadelta)}
-SMALLEST = float(np.finfo(np.float32).tiny)  # smaller numbers are 0 in float32, or MXNet does not take them
-RANGES = {  # hyper-parameter: from where on, below what, in words
-    "lr": (SMALLEST, math.inf, f"positive, finite and at least {SMALLEST:.2g}"),
-    "momentum": (0, 1, "from 0 to below 1"),
-    "rho": (0, 1, "from 0 to below 1"),
-    "eps": (SMALLEST, math.inf, f"positive, finite and at least {SMALLEST:.2g}"),
+class Rule(NamedTuple):
+    """An update rule, the number of its state vectors, its hyper-parameters with their defaults (None: required)."""
+
+    update: Callable
+    states: int
+    hyper: dict
+
+
+RULES = {
+    "sgd": Rule(sgd, 0, {"lr": None}),
+    "momentum": Rule(momentum, 1, {"lr": None, "momentum": 0.9}),
+    "adagrad": Rule(adagrad, 1, {"lr": None, "eps": 1e-7}),
+    "rmsprop": Rule(rmsprop, 1, {"lr": None, "rho": 0.9, "eps": 1e-8}),
+    "adadelta": Rule(adadelta, 2, {"rho": 0.9, "eps": 1e-5}),
 }
-
-
-def hyperparameters(name):
-    """A rule's hyper-parameters with their defaults, None where there is none: {"lr": None, "eps": 1e-07}"""
-    if name not in RULES:
-        raise ValueError(f"there is no update rule {name!r}; the rules are {', '.join(RULES)}")
-    keywords = [p for p in inspect.signature(RULES[name]).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    return {p.name: None if p.default is p.empty else p.default for p in keywords}
+SMALLEST = float(np.finfo(np.float32).tiny)  # smaller numbers are 0 in float32
+POSITIVE = (SMALLEST, math.inf, f"positive, finite and at least {SMALLEST:.2g}")
+FRACTION = (0, 1, "from 0 to below 1")
+RANGES = {"lr": POSITIVE, "momentum": FRACTION, "rho": FRACTION, "eps": POSITIVE}  # from, below, in words
 
 
 class Optimizer:
     """A rule with its hyper-parameters and its state: Optimizer("adagrad", lr=0.05), then step(w, g) again and again.
 
-    ValueError: an unknown rule, a hyper-parameter that the rule does not have or lacks, or one out of range.
+    Raises ValueError for an unknown rule, and for a hyper-parameter that is unknown, missing or out of range.
     """
 
-    def __init__(self, name, **given):
-        defaults = hyperparameters(name)
-        for key, value in given.items():
-            if key not in defaults:
-                raise ValueError(f"{name} has no hyper-parameter {key!r}; it has {', '.join(defaults)}")
+    def __init__(self, name, **hyper):
+        if name not in RULES:
+            raise ValueError(f"there is no update rule {name!r}; the rules are {', '.join(RULES)}")
+        self.name, self.rule, self.state = name, RULES[name], None
+        for key, value in hyper.items():
+            if key not in self.rule.hyper:
+                raise ValueError(f"{name} has no hyper-parameter {key!r}; it has {', '.join(self.rule.hyper)}")
             low, high, wanted = RANGES[key]
             if not isinstance(value, (int, float)) or not low <= value < high:
                 raise ValueError(f"{key} of {name} must be {wanted}, not {value!r}")
-        self.name, self.rule, self.hyper = name, RULES[name], {**defaults, **given}
-        if None in self.hyper.values():
-            raise ValueError(f"{name} needs {', '.join(k for k, v in self.hyper.items() if v is None)}")
-        self.states = len(inspect.signature(self.rule).parameters) - len(defaults) - 2
-        self.state = None
+        self.hyper = {**self.rule.hyper, **hyper}
+        missing = [key for key, value in self.hyper.items() if value is None]
+        if missing:
+            raise ValueError(f"{name} needs {', '.join(missing)}")
 
-    def prepare(self, w):
-        """State vectors of zeros, like w and on its device; a step makes them itself where there are none yet."""
-        self.state = [nd.zeros_like(w) for _ in range(self.states)]
+    def __repr__(self):
+        return f"{self.name} ({', '.join(f'{key} {value:g}' for key, value in self.hyper.items())})"
 
-    def step(self, w, g):
-        """One update of the vector w, in place, by its gradient g."""
+    def allocate(self, w):
+        """State vectors of zeros, like w and on its device. The first step does it, if it has not been done."""
+        self.state = [nd.zeros_like(w) for _ in range(self.rule.states)]
+
+    def step(self, w, g, **hyper):
+        """Update the vector w in place by its gradient g. `hyper` replaces hyper-parameters in this step only."""
         if self.state is None:
-            self.prepare(w)
-        self.rule(w, g, *self.state, **self.hyper)
+            self.allocate(w)
+        self.rule.update(w, g, *self.state, **{**self.hyper, **hyper})

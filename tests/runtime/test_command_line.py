@@ -132,13 +132,13 @@ def test_a_learning_rate_falls_to_the_smallest_that_float32_holds(capsys):
 
 
 def test_a_name_that_looks_like_mathematics(capsys):
-    shutil.copytree(Path(tm.__file__).with_name("digits"), "m$^$")
+    shutil.copytree(Path(tm.__file__).parent / "datasets" / "digits", "m$^$")
     assert train("--data", "m$^$", *QUICK[2:], "--save", "run") == 0
     assert "curves.png shows the curves" in capsys.readouterr().out
 
 
 def test_data_in_the_environment(capsys, monkeypatch):
-    monkeypatch.setenv("TINYMNIST_DATA", str(Path(tm.__file__).with_name("digits")))
+    monkeypatch.setenv("TINYMNIST_DATA", str(Path(tm.__file__).parent / "datasets" / "digits"))
     assert train(*QUICK[2:]) == 0
     assert "IDX files: 1,497 training" in capsys.readouterr().out
 
@@ -148,7 +148,7 @@ def test_data_in_the_environment(capsys, monkeypatch):
 
 def test_everything_is_restored(capsys):
     """--resume alone: model, rule, data, images held out, all settings; the figures are those of the run at once"""
-    what = ["--data", Path(tm.__file__).with_name("digits"), "--hold-out", 200, "--limit", 330, "--seed", 3]
+    what = ["--data", Path(tm.__file__).parent / "datasets" / "digits", "--hold-out", 200, "--limit", 330, "--seed", 3]
     how = ["--model", "dropout-cnn", "--opt", "rmsprop", "--lr", 0.002, "--rho", 0.8, "--eps", 1e-6]
     more = ["--activation", "tanh", "--batch-size", 10, "--lr-decay", 0.7, "--normalize", "--augment"]
     assert train(*what, *how, *more, "--epochs", 3) == 0

@@ -13,7 +13,7 @@ SHIFT, TURN, SCALE = 2.0, 12.0, 0.12  # pixels, degrees and a share of the size,
 BEND, STIFFNESS = 24.0, 4.0  # α and σ of the elastic field: a pixel moves by 0.9 more then, root mean square
 
 
-def altered(images, rng):
+def alter(images, rng):
     """Each of images (N, H, W), bytes, through a map of its own drawn from rng, with bilinear interpolation.
 
     out[p] = in[R(θ) (p − c) / s + c + t + α (G ∗ u)(p)],   θ, s, t and every u(p) uniform, G a Gaussian; 0 outside.

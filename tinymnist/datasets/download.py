@@ -14,7 +14,7 @@ import time
 import urllib.parse
 
 from tinymnist.datasets.published import MIRRORS, SHA256
-from tinymnist.runtime.files import DataError
+from tinymnist.idx import DataError
 
 PATIENCE = 3  # seconds for a mirror to answer at all: who is offline shall know within five
 STALL = 10  # seconds without a byte that end a transfer

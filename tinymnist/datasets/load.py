@@ -12,18 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinymnist import idx
+from tinymnist.batches import Split
 from tinymnist.datasets import download
-from tinymnist.runtime.files import DataError, release
+from tinymnist.datasets.mapped import map_file, release_pages
+from tinymnist.idx import DataError
 
 CLASSES = 10
-
-
-class Split(NamedTuple):
-    """images (N, H, W) uint8, 0 to 255, and labels (N,) uint8, 0 to 9."""
-
-    images: np.ndarray
-    labels: np.ndarray
 
 
 class Data(NamedTuple):
@@ -46,7 +40,7 @@ class Data(NamedTuple):
             some = images[:: 1 + images.nbytes // (64 << 20)]
             for begin in range(0, len(some), 1024):
                 crc = zlib.crc32(np.ascontiguousarray(some[begin : begin + 1024]), crc)
-                release(images)
+                release_pages(images)
         return f"{crc:08x}"
 
 
@@ -116,5 +110,5 @@ def _array(directory, name):
     """A file's path and array. The plain one comes first and is mapped, so that it may be larger than memory."""
     for file in (os.path.join(directory, name), os.path.join(directory, f"{name}.gz")):
         if os.path.lexists(file):
-            return file, idx.read(file, mmap=True)
+            return file, map_file(file)
     raise DataError(f"{directory}: there is neither {name} nor {name}.gz")

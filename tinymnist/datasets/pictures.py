@@ -11,7 +11,7 @@ import os
 
 import numpy as np
 
-from tinymnist.runtime.files import DataError
+from tinymnist.idx import DataError
 
 SIDE, BOX = 28, 20
 

@@ -26,7 +26,8 @@ from pathlib import Path
 from tinymnist import models
 from tinymnist.backend import mx, nd
 from tinymnist.datasets.published import SHA256
-from tinymnist.runtime.files import DataError, discard, locked, make, replacing, sync
+from tinymnist.idx import DataError, replace_file
+from tinymnist.runtime.files import discard, lock_directory, make_synced_directory, sync
 
 VERSION = 1  # of this form
 FORM = re.compile(r"epoch-(\d{4,})(?:-batch-(\d{5,}))?(?:\.(\d+))?")
@@ -34,49 +35,44 @@ MODELS = {make.__name__: make for make in models.MODELS.values()}
 
 
 @contextlib.contextmanager
-def held(directory, run):
-    """A directory, made where it was not, into which nobody but `run` saves until the block ends.
+def lock_run_directory(directory, run_id):
+    """A directory, created if it does not exist, into which only the run with this id saves until the block ends.
 
-    DataError: it cannot be written, another process saves there at this moment, or it holds another run.
+    Raises DataError if it cannot be written, another process saves there at this moment, or it holds another run.
     """
-    if run.home == os.path.realpath(directory):  # already
-        yield
-        return
-    with locked(directory):
-        there = checkpoints(directory)
-        if there and run.id not in (state["id"] for state in map(whole, there) if state):
+    with lock_directory(directory):
+        there = list_checkpoints(directory)
+        if there and run_id not in (state["id"] for state in map(read_state, there) if state):
             raise DataError(f"{directory}: holds another run; resume that one, or save into another directory")
         for leftover in (*Path(directory).glob(".epoch-*.part"), *Path(directory).glob("history.json.*.part")):
             discard(leftover)  # of a process that was killed: a live one would have the directory locked
-        run.home = os.path.realpath(directory)
-        try:
-            yield
-        finally:
-            run.home = None
+        yield
 
 
-def save(directory, run):
+def save_checkpoint(directory, run):
     """Writes a checkpoint of a run, and its history, into a directory that is held. -> the checkpoint's path
 
     DataError: it could not be written whole; those before it are as they were.
     """
-    directory, here = Path(directory), (run.epoch, run.batch)
-    name = f"epoch-{run.epoch:04d}" + (f"-batch-{run.batch:05d}" if run.batch else "")
-    again = [place(path)[2] + 1 for path in checkpoints(directory) if place(path)[:2] == here]
+    directory, at = Path(directory), run.position
+    name = f"epoch-{at.epoch:04d}" + (f"-batch-{at.batch:05d}" if at.batch else "")
+    again = [
+        parse_name(path)[2] + 1 for path in list_checkpoints(directory) if parse_name(path)[:2] == (at.epoch, at.batch)
+    ]
     final = directory / (f"{name}.{max(again)}" if again else name)
     beside = directory / f".{final.name}.part"
     try:
-        make(beside)
+        make_synced_directory(beside)
         digests = {"model.params": write(beside / "model.params", run.model.parameters)}
-        if run.optimizer.states:
+        if run.optimizer.state:
             vectors = {str(i): vector for i, vector in enumerate(run.optimizer.state)}
             digests["optimizer.params"] = write(beside / "optimizer.params", vectors)
         with open(beside / "run.json", "wb") as stream:
-            stream.write(sealed({**description(run), "sha256": digests}).encode())
+            stream.write(seal({**describe_run(run), "sha256": digests}).encode())
         for path in (*beside.iterdir(), beside):
             sync(path)
-        verified(beside)
-        with replacing(directory / "history.json") as stream:
+        verify(beside)
+        with replace_file(directory / "history.json") as stream:
             stream.write(json.dumps([dataclasses.asdict(epoch) for epoch in run.history], indent=1).encode())
         beside.rename(final)
         sync(directory)
@@ -87,8 +83,8 @@ def save(directory, run):
         ) from error
     finally:
         discard(beside)
-    others = [path for path in checkpoints(directory) if path != final]
-    spare = next(filter(whole, others), None)  # should the new one be damaged one day
+    others = [path for path in list_checkpoints(directory) if path != final]
+    spare = next(filter(read_state, others), None)  # should the new one be damaged one day
     for path in others:
         if path != spare:
             discard(path)
@@ -120,13 +116,13 @@ def load(directory, model=None, device=None):
 
 def newest(directory):
     """(state, {file: arrays}) of the newest checkpoint that is whole, and why not any after it: [Damaged]"""
-    there, damaged = checkpoints(directory), []
+    there, damaged = list_checkpoints(directory), []
     if not there:
         what = "holds no checkpoint" if os.path.isdir(directory) else "is no directory"
         raise DataError(f"{directory}: {what}; a run that was saved holds folders such as epoch-0001")
     for path in there:
         try:
-            return *verified(path), damaged
+            return *verify(path), damaged
         except Damaged as error:
             if not path.exists():  # somebody saves there, and this one had its day
                 return newest(directory)
@@ -138,7 +134,7 @@ class Damaged(Exception):
     """A checkpoint that is not as it was written, or of another version."""
 
 
-def verified(path):
+def verify(path):
     """(state, {file: arrays}) of a checkpoint, every file of which was compared with its checksum."""
     try:
         text = (path / "run.json").read_bytes()
@@ -147,7 +143,7 @@ def verified(path):
             raise Damaged(
                 f"{path}: was written by another version of tinymnist, in form {state['version']}, not {VERSION}"
             )
-        if text != sealed(state).encode():
+        if text != seal(state).encode():
             raise Damaged(f"{path / 'run.json'}: is damaged: its checksum is another")
         contents = {file: (path / file).read_bytes() for file in state["sha256"]}
         for file, content in contents.items():
@@ -160,29 +156,31 @@ def verified(path):
         raise Damaged(f"{path / 'run.json'}: is damaged: it cannot be understood") from error
 
 
-def whole(path):
+def read_state(path):
     """The state in a checkpoint, None where it is damaged."""
     with contextlib.suppress(Damaged):
-        return verified(path)[0]
+        return verify(path)[0]
 
 
-def checkpoints(directory):
+def list_checkpoints(directory):
     """The checkpoints in a directory, whole or not, the newest first."""
     try:
         return sorted(
-            (path for path in Path(directory).iterdir() if place(path) and path.is_dir()), key=place, reverse=True
+            (path for path in Path(directory).iterdir() if parse_name(path) and path.is_dir()),
+            key=parse_name,
+            reverse=True,
         )
     except OSError:
         return []
 
 
-def place(path):
+def parse_name(path):
     """(epoch, batch, which of those with the same) by a checkpoint's name; None where it is no such name."""
     match = FORM.fullmatch(path.name)
     return match and tuple(int(number or 0) for number in match.groups())
 
 
-def description(run):
+def describe_run(run):
     """All of a run that is not an array, as JSON can hold it."""
     return {
         "version": VERSION,
@@ -198,12 +196,12 @@ def description(run):
         "source": run.data.source,
         "where": run.data.name if run.data.name in ("digits", *SHA256) else os.path.abspath(run.data.name),
         "examples": len(run.data.train.labels),
-        **{name: getattr(run, name) for name in run.POSITION},
+        **dataclasses.asdict(run.position),
         "history": [dataclasses.asdict(epoch) for epoch in run.history],
     }
 
 
-def sealed(state):
+def seal(state):
     """JSON of a state and of its SHA-256: one text and no other for a state, so that any changed byte is found."""
     text = json.dumps(state, sort_keys=True, indent=1)
     return json.dumps({"seal": hashlib.sha256(text.encode()).hexdigest(), "run": state}, sort_keys=True, indent=1)

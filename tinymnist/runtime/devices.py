@@ -11,7 +11,7 @@ from tinymnist.backend import mx, nd
 from tinymnist.runtime import machines
 
 
-def named(names):
+def find_devices(names):
     """ "cpu", "gpu", "gpu:1", "cpu:0,cpu:1", or "auto": all GPUs, the CPU where there is none.   -> [mx.Context, …]
 
     ValueError: another name, a device twice, or a GPU that is not there.
@@ -82,7 +82,7 @@ class Exchange:
         self.sum(vectors, f"{numbers.size} numbers")
         return vectors[0].asnumpy().astype(numbers.dtype).reshape(numbers.shape)
 
-    def meet(self, description, vectors):
+    def synchronize_start(self, description, vectors):
         """All workers begin: with one description of what they do, and with the vectors of worker 0.
 
         `vectors` is a list of lists, one vector on each device.   ValueError: this worker's description is another
@@ -100,7 +100,7 @@ class Exchange:
         for number, copies in enumerate(vectors):
             self.store.pull(self.key(f"{name}, vector {number}", copies), out=copies)
 
-    def part(self):
+    def finish(self):
         """All workers have done what they had to: what worker 0 saved is there for all."""
         if self.workers > 1:
             self.total(np.zeros(1))

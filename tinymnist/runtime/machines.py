@@ -16,7 +16,7 @@ import time
 
 from tinymnist.backend import mx
 
-SHORTEST = 10  # seconds, as a time-out: heartbeats come every second, and word of a silence is passed on once
+SHORTEST = 10  # seconds, as a timeout: heartbeats come every second, and a silence is reported only once
 HEARTBEAT = {"PS_HEARTBEAT_INTERVAL": "1"}
 # One vector is one key, and a key lies on one server unless it is "big": ours are shared out over all servers.
 SHARED_OUT = {"MXNET_KVSTORE_BIGARRAY_BOUND": "1000"}

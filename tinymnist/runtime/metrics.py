@@ -1,4 +1,4 @@
-"""What a model makes of images: loss and accuracy over a split, probabilities for any images."""
+"""Losses and accuracies of many batches, which stay on the device until they are needed."""
 
 from __future__ import annotations
 
@@ -9,16 +9,12 @@ import numpy as np
 
 from tinymnist import loss
 from tinymnist.backend import mx, nd
-from tinymnist.batches import Batches
-from tinymnist.datasets.load import Split
-from tinymnist.runtime.files import DataError
 from tinymnist.runtime.graph import Replay
 
-BATCH = 100  # of evaluation: large enough for the products, small enough for the cache
-READ = 100  # batches of which logits are kept until they are brought from the device
+READ = 100  # batches whose logits are kept on the device until they are read
 
 
-class Measured(NamedTuple):
+class BatchResult(NamedTuple):
     """Of a batch the mean loss (1,), the logits (n, K) and the labels (n,), still on the device."""
 
     loss: nd.NDArray
@@ -26,73 +22,46 @@ class Measured(NamedTuple):
     labels: nd.NDArray
 
 
-def measured(model, compile=True):
+def make_forward(model, compile=True):
     """A function of bytes (n, 1, H, W) and labels (n,) on the model's device: [mean loss (1,), logits (n, K)]."""
 
-    def measure(images, labels):
+    def forward(images, labels):
         logits = model(images)
         return [loss.softmax_cross_entropy(logits, labels), logits]
 
-    return Replay(measure, model.parameters.values()) if compile else measure
+    return Replay(forward, model.parameters.values()) if compile else forward
 
 
-def evaluate(model, batches):
-    """(mean loss, accuracy) over all examples of a Batches, or of a Split."""
-    if isinstance(batches, Split):
-        batches = Batches(batches, BATCH, model.weights.context)
-    return averages(tested([measured(model)], [batches]))
+def evaluate_shares(forwards, shares):
+    """`sum_results` of every batch. shares[i] yields batches, or None, on device i; forwards[i] runs them."""
+
+    def results(forward, batches):
+        return (batch and BatchResult(*forward(*batch), batch[1]) for batch in batches)
+
+    batches = zip(*map(results, forwards, shares))
+    chunks = iter(lambda: list(itertools.islice(batches, READ)), [])
+    return np.concatenate([sum_results([]), *map(sum_results, chunks)])
 
 
-def tested(measures, shares):
-    """`sums` of every batch: shares[i] is a Batches on device i, measured by measures[i]."""
-    seen = zip(*(parts(measure, batches) for measure, batches in zip(measures, shares)))
-    some = iter(lambda: list(itertools.islice(seen, READ)), [])
-    return np.concatenate([sums([]), *map(sums, some)])
-
-
-def parts(measure, batches):
-    """What `measure` gives for each batch of a Batches, unread: a Measured, None where there is no example."""
-    return (batch and Measured(*measure(*batch), batch[1]) for batch in batches)
-
-
-def sums(batches):
-    """(batches, 3): examples, sum of their losses, number right of batches, each a list of one Measured a share."""
-    there = [(number, part) for number, shares in enumerate(batches) for part in shares if part]
-    if not there:
+def sum_results(batches):
+    """(batches, 3): examples, sum of their losses, number correct. Each batch is a list of a BatchResult per share."""
+    found = [(number, result) for number, results in enumerate(batches) for result in results if result]
+    if not found:
         return np.zeros((len(batches), 3))
-    numbers, found = zip(*there)
+    numbers, results = zip(*found)
     losses, logits, labels = (
-        nd.concat(*(array.as_in_context(mx.cpu()) for array in column), dim=0) for column in zip(*found)
+        nd.concat(*(array.as_in_context(mx.cpu()) for array in column), dim=0) for column in zip(*results)
     )
-    sizes = np.array([len(part.labels) for part in found])
+    sizes = np.array([len(result.labels) for result in results])
     columns = [
         (numbers, sizes),
         (numbers, sizes * losses.asnumpy().astype("float64")),
-        (np.repeat(numbers, sizes), loss.correct(logits, labels).asnumpy()),
+        (np.repeat(numbers, sizes), loss.is_correct(logits, labels).asnumpy()),
     ]
-    return np.stack([np.bincount(at, of, len(batches)) for at, of in columns], axis=1)
+    return np.stack([np.bincount(at, weights, len(batches)) for at, weights in columns], axis=1)
 
 
-def averages(table):
-    """(mean loss, accuracy) over all examples in a table of sums."""
-    examples, losses, right = table.sum(axis=0)
-    return float(losses / examples), float(right / examples)
-
-
-def predict(model, images, *, compile=True):
-    """Class probabilities of bytes (N, H, W) -> (N, K), rows sum to 1.   DataError: another size than the model's"""
-    check_size(model, images, "the images")
-    batches = Batches(Split(images, np.zeros(len(images), np.uint8)), BATCH, model.weights.context)
-
-    def probabilities(images):
-        return [loss.softmax(model(images))]
-
-    function = Replay(probabilities, model.parameters.values()) if compile else probabilities
-    return np.concatenate([part[0].asnumpy() for part in [function(x) for x, _ in batches]])
-
-
-def check_size(model, images, what):
-    """DataError where images (N, H, W) are not of the size that the model takes."""
-    if images.ndim != 3 or images.shape[1:] != tuple(model.image[1:]) or model.image[0] != 1:
-        (_, height, width), size = model.image, "×".join(map(str, images.shape[1:]))
-        raise DataError(f"{what} are {size} pixels; the model takes {height}×{width}")
+def average(table):
+    """(mean loss, accuracy) over all examples in a table of sums"""
+    examples, losses, correct = table.sum(axis=0)
+    return float(losses / examples), float(correct / examples)

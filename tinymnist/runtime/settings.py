@@ -1,0 +1,72 @@
+"""What decides a run, where it stands, and what it has seen."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from tinymnist.runtime.machines import SHORTEST
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What decides a run besides model, rule and data. The learning rate of epoch e = 0, 1, … is lr · lr_decay^e.
+
+    Raises ValueError for a value out of range.
+    """
+
+    epochs: int = 10
+    batch_size: int = 100
+    device: str = "cpu"
+    kvstore: str = "local"  # or "dist_sync": every batch is divided among several machines, see machines.py
+    timeout: float = 60  # seconds without a sign of life after which "dist_sync" gives up another process
+    seed: int = 0
+    limit: int | None = None  # train on the first so many images only
+    normalize: bool = False  # shift and scale pixels to mean 0 and standard deviation 1 over the training set
+    augment: bool = False  # shift, rotate, scale and bend training images a little, anew in every epoch
+    lr_decay: float = 1.0
+    log_interval: int = 100  # batches between two looks at the loss and the speed
+    compile: bool = True  # replay steps as static graphs; False runs the Python code of every operation
+
+    def __post_init__(self):
+        for name, low in {"epochs": 0, "batch_size": 1, "seed": 0, "log_interval": 1}.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < low:
+                raise ValueError(f"{name.replace('_', ' ')} must be a whole number from {low} on, not {value!r}")
+        if self.limit is not None and (not isinstance(self.limit, int) or self.limit < 1):
+            raise ValueError(f"limit must be a whole number from 1 on, not {self.limit!r}")
+        if self.kvstore not in ("local", "dist_sync"):
+            raise ValueError(f"there is no kvstore {self.kvstore!r}; they are local and dist_sync")
+        if not SHORTEST <= self.timeout < math.inf:
+            raise ValueError(f"timeout must be {SHORTEST} seconds or more, and finite, not {self.timeout!r}")
+        if not 0 < self.lr_decay <= 1:
+            raise ValueError(f"lr decay must be above 0 and at most 1, not {self.lr_decay!r}")
+
+
+@dataclasses.dataclass
+class Position:
+    """Where a run stands, between two batches."""
+
+    epoch: int = 0  # complete epochs
+    batch: int = 0  # complete batches of the epoch after them
+    seen: list = dataclasses.field(default_factory=list)  # of these batches: [examples, mean loss, number correct]
+    seconds: float = 0.0  # that they took
+    speed: list = dataclasses.field(default_factory=list)  # images per second, one number for each log interval
+
+
+@dataclasses.dataclass(frozen=True)
+class Epoch:
+    """After an epoch: loss and train_accuracy over the examples as they were seen, test_… over the test set after it.
+
+    `curve` has [examples seen since the beginning, loss of that batch], `speed` images per second, per log interval.
+    """
+
+    epoch: int
+    lr: float | None
+    loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    curve: list
+    seconds: float
+    speed: list

@@ -1,0 +1,74 @@
+"""The training loop, and what to do with a trained model: evaluate it, predict with it.
+
+This is all there is to training. tinymnist/runtime does the same steps, with the same numbers, and adds what long runs
+need: speed, checkpoints, several devices and machines.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinymnist.backend import autograd
+from tinymnist.batches import Batches, Split, permutation
+from tinymnist.idx import DataError
+from tinymnist.layers import Sequential
+from tinymnist.loss import is_correct, softmax, softmax_cross_entropy
+from tinymnist.optim import Optimizer
+
+BATCH = 100  # examples in a batch of evaluation: many enough for fast products, few enough for the cache
+
+
+def train(model: Sequential, optimizer: Optimizer, split: Split, *, epochs: int, batch_size: int, seed: int = 0):
+    """Train an initialized model on a Split, in place. The seed decides the order of the examples.
+
+    Raises DataError for images or labels that do not suit the model.
+    """
+    check_split(model, split, "the training data")
+    batches = Batches(split, batch_size, model.weights.context)
+    for epoch in range(epochs):
+        for images, labels in batches.epoch(permutation(seed, epoch, len(split.labels))):
+            with autograd.record():
+                loss = softmax_cross_entropy(model(images), labels)  # forward
+            loss.backward()  # fills model.gradients
+            optimizer.step(model.weights, model.gradients)  # update
+
+
+def evaluate(model: Sequential, split: Split) -> tuple[float, float]:
+    """The mean loss and the accuracy over all examples of a Split. Raises DataError as train does."""
+    check_split(model, split, "the data")
+    loss_sum = correct = 0.0
+    for images, labels in Batches(split, BATCH, model.weights.context):
+        logits = model(images)
+        loss_sum += len(labels) * float(softmax_cross_entropy(logits, labels).asscalar())
+        correct += float(is_correct(logits, labels).sum().asscalar())
+    return loss_sum / len(split.labels), correct / len(split.labels)
+
+
+def predict(model: Sequential, images: np.ndarray) -> np.ndarray:
+    """Class probabilities of images (N, H, W), bytes. Returns (N, K); rows sum to 1. Raises DataError as train does."""
+    check_images(model, images, "the images")
+    batches = Batches(Split(images, np.zeros(len(images), np.uint8)), BATCH, model.weights.context)
+    return np.concatenate([softmax(model(x)).asnumpy() for x, _ in batches])
+
+
+def check_images(model, images, name):
+    """Raise DataError unless `images` are bytes (N, H, W) of the size that the model takes."""
+    if images.ndim != 3 or (1, *images.shape[1:]) != model.image:
+        (_, height, width), size = model.image, "×".join(map(str, images.shape[1:]))
+        raise DataError(f"{name} are {size} pixels; the model takes {height}×{width}")
+    if images.dtype != np.uint8:
+        raise DataError(f"{name} are {images.dtype.name}; they must be bytes from 0 to 255, uint8")
+
+
+def check_split(model, split, name):
+    """Raise DataError unless the images suit the model and every image has a label that is one of its classes."""
+    images, labels = split
+    check_images(model, images, f"the images of {name}")
+    if not 0 < len(images) == len(labels):
+        raise DataError(f"{name}: {len(images):,} images and {len(labels):,} labels; every image needs one label")
+    classes = [*model.shapes.values()][-1][0]
+    wrong = ~((labels >= 0) & (labels < classes) & (labels == np.floor(labels)))  # so NaN is wrong, too
+    if wrong.any():
+        raise DataError(
+            f"{name}: there is a label {labels[wrong][0]}; labels are whole numbers from 0 to {classes - 1}"
+        )
