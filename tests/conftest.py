@@ -1,12 +1,12 @@
-"""What pytest needs to know: the devices, how hypothesis draws, and `--differences`: how close is close."""
+"""Set-up for all tests: the devices, how hypothesis draws, and the option `--differences`."""
 
 import os
 import signal
 import stat
 
-# A shell that starts a job behind it has it ignore Ctrl-C, and what it starts inherits that; here Ctrl-C is tested.
+# A shell makes its background jobs ignore Ctrl-C, and their children inherit this. The tests of Ctrl-C need it back.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")  # or a GPU's built-in convolutions round to ten bits
+os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")  # otherwise a GPU's built-in convolutions round to ten bits
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
@@ -18,7 +18,7 @@ hypothesis.settings.load_profile("proof")
 
 @pytest.fixture(params=DEVICES, ids=str)
 def device(request):
-    """Every device there is, for the same proof"""
+    """The CPU, and the first GPU if there is one."""
     return request.param
 
 
@@ -29,14 +29,14 @@ def dtype(request):
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--differences", action="store_true", help="print the largest relative difference per op and dtype"
+        "--differences", action="store_true", help="print the largest relative difference per function and dtype"
     )
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
     if config.option.differences:
-        config.option.numprocesses = 0  # they are gathered in one process
+        config.option.numprocesses = 0  # one process collects all differences
 
 
 def pytest_sessionfinish():
@@ -46,13 +46,13 @@ def pytest_sessionfinish():
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """pytest tests/test_ops.py tests/test_loss.py --differences"""
+    """pytest tests/proofs/test_ops.py tests/proofs/test_loss.py --differences"""
     if not config.getoption("--differences"):
         return
-    say = terminalreporter.write_line
-    say(f"{'compared with the built-in':28}{'dtype':9}{'comparisons':>12}{'largest relative difference':>30}")
-    for (name, dtype), found in sorted(DIFFERENCES.items()):
-        say(f"{name:28}{dtype:9}{len(found):12,}{max(found):30.1e}")
+    write = terminalreporter.write_line
+    write(f"{'compared with the built-in':28}{'dtype':9}{'comparisons':>12}{'largest relative difference':>30}")
+    for (name, dtype), differences in sorted(DIFFERENCES.items()):
+        write(f"{name:28}{dtype:9}{len(differences):12,}{max(differences):30.1e}")
     for dtype in DTYPES:
-        found = [d for (_, kind), all_of_it in DIFFERENCES.items() for d in all_of_it if kind == dtype]
-        say(f"{'all':28}{dtype:9}{len(found):12,}{max(found, default=0):30.1e}")
+        differences = [d for (_, other), found in DIFFERENCES.items() if other == dtype for d in found]
+        write(f"{'all':28}{dtype:9}{len(differences):12,}{max(differences, default=0):30.1e}")

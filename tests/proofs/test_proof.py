@@ -1,4 +1,4 @@
-"""The proof's own proof: `same` and `finite_differences` see what is wrong."""
+"""`same` and `finite_differences` notice wrong values and wrong gradients."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ def square(x):
 
 
 @pytest.fixture(autouse=True)
-def differences_as_before():
+def forget_differences():
     yield
     DIFFERENCES.pop(("square", "float32"), None)
 
@@ -21,7 +21,7 @@ def differences_as_before():
     "wrong",
     [
         lambda x: x * x + 1e-4,
-        lambda x: x * nd.stop_gradient(x),  # the value is right, half of the gradient is not there
+        lambda x: x * nd.stop_gradient(x),  # the value is right, half of the gradient is missing
         lambda x: x * x + 1e-4 * (x - nd.stop_gradient(x)),
         lambda x: nd.stop_gradient(x * x) + 0 * x,
         lambda x: (x * x).reshape((-1, 1)),
@@ -30,7 +30,7 @@ def differences_as_before():
         lambda x: nd.where(x > 2, nd.stop_gradient(x * x), x * x),  # wrong in a few elements only
     ],
 )
-def test_same_sees_the_difference(wrong):
+def test_same_notices_a_difference(wrong):
     x = numbers("float32", (100,))
     same(square, nd.square, x)
     with pytest.raises(AssertionError):
@@ -50,9 +50,9 @@ def test_same_sees_the_difference(wrong):
         lambda x, y: nd.where(x > 2, nd.stop_gradient(x), x) + y,
     ],
 )
-def test_finite_differences_catch_a_wrong_gradient(wrong):
+def test_finite_differences_notice_a_wrong_gradient(wrong):
     x, y = numbers("float64", (100,), (100,))
-    assert (x > 2).sum() == 1  # of a hundred elements
+    assert (x > 2).sum() == 1  # so the last case is wrong in one element of a hundred
     finite_differences(lambda x, y: square(x) + y, x, y)
     with pytest.raises(AssertionError, match="apart"):
         finite_differences(wrong, x, y)
