@@ -1,9 +1,11 @@
-"""The scripts as functions: command("train")(["--model", "lenet"]) returns the exit status."""
+"""The scripts as functions: command("train")("--model", "lenet") returns the exit status."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "scripts"))  # where the scripts find cli.py
 
 
 def module(name):
@@ -19,7 +21,7 @@ def command(name):
 
 
 def refused(capsys, status, *named):
-    """The command ended with 2 and one sentence on stderr that has all of `named` in it."""
+    """Whether the command ended with status 2 and one sentence on stderr that contains all of `named`."""
     error = capsys.readouterr().err
     assert status == 2, error
     assert error.count("\n") == 1 and "Traceback" not in error, error
