@@ -208,19 +208,19 @@ def train(run, args, directory, signals, then=0):
 
 def report(run, directory, untrained=None, show=False):
     """The last line, and a picture of the curves beside the checkpoint."""
-    from tinymnist.experiments import figures as plot
+    from tinymnist.experiments import figures
 
     last = run.history[-1]
     title = f"{run.model.name} by {run.optimizer.name} on {Path(run.data.name).name}, seed {run.settings.seed}"
     picture, shows = Path(directory) / "curves.png", " (curves.png shows the curves)"
     try:
-        plot.curves(run.history, len(run.train_split.labels), title, picture, untrained)
-    except (ImportError, OSError) as error:
+        figures.draw_curves(run.history, len(run.train_split.labels), title, picture, untrained)
+    except (ImportError, tm.DataError) as error:
         shows = ""
-        print(f"{picture}: cannot be drawn: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
+        print(f"the curves cannot be drawn: {error}", file=sys.stderr)
     print(f"test accuracy {last.test_accuracy:.4f} after {last.epoch} epochs; saved in {directory}{shows}")
     if show and shows:
-        plot.show(picture)
+        figures.open_figure(picture)
 
 
 def without_held_out(data, args):

@@ -444,11 +444,12 @@ def test_curves_that_cannot_be_drawn(capsys, monkeypatch):
     Path("run/curves.png").mkdir(parents=True)
     assert train(*QUICK, "--save", "run") == 0
     out, err = capsys.readouterr()
-    assert err == "run/curves.png: cannot be drawn: Is a directory\n" and out.endswith("epochs; saved in run\n")
+    assert err == "the curves cannot be drawn: run/curves.png: cannot be written: Is a directory\n"
+    assert out.endswith("epochs; saved in run\n")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert train("--resume", "run", "--epochs", 3, "--show") == 0
     out, err = capsys.readouterr()
-    assert err.startswith("run/curves.png: cannot be drawn: ") and err.count("\n") == 1
+    assert err.startswith("the curves cannot be drawn: ") and err.count("\n") == 1
 
 
 def test_a_history_that_cannot_be_written(capsys):
