@@ -3,22 +3,13 @@
 The images lie on the device as bytes. A batch is cut out of them only when it is its turn.
 """
 
-from __future__ import annotations
-
-from typing import NamedTuple
+from collections import namedtuple
 
 import numpy as np
 
 from tinymnist.backend import nd
 
-GATHERED = 64  # batches that are taken from the data at once: one `take` of many rows is cheaper than many of few
-
-
-class Split(NamedTuple):
-    """images (N, H, W) uint8, 0 to 255, and labels (N,) uint8."""
-
-    images: np.ndarray
-    labels: np.ndarray
+Split = namedtuple("Split", "images labels")  # images (N, H, W) uint8, 0 to 255, and labels (N,) uint8
 
 
 def permutation(seed, epoch, n):
@@ -36,11 +27,7 @@ class Batches:
         if batch_size < 1:
             raise ValueError(f"a batch has at least 1 example, not {batch_size}")
         self.batch_size, self.device = batch_size, device
-        self.images, self.labels = self.place(split)
-
-    def place(self, split):
-        """Copy all data to the device. A subclass may leave it where it is."""
-        return [self.to_device(array) for array in split]
+        self.images, self.labels = map(self.to_device, split)
 
     def to_device(self, array):
         """Does not copy where the device is the CPU: MXNet then reads numpy's own memory."""
@@ -56,16 +43,10 @@ class Batches:
 
     def epoch(self, order):
         """One epoch in the given order of examples."""
-        return self.gather([order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)])
+        for begin in range(0, len(order), self.batch_size):
+            yield self.take(order[begin : begin + self.batch_size])
 
-    def gather(self, parts):
-        """For each array of example numbers in `parts` its batch, or None where the array is empty."""
-        for first in range(0, len(parts), GATHERED):
-            some = parts[first : first + GATHERED]
-            rows, end = np.concatenate(some), 0
-            if len(rows):
-                rows = nd.array(rows, ctx=self.device, dtype="int32")
-                images, labels = nd.take(self.images, rows), nd.take(self.labels, rows)
-            for part in some:
-                begin, end = end, end + len(part)
-                yield (images[begin:end].expand_dims(1), labels[begin:end]) if len(part) else None
+    def take(self, rows):
+        """The images and the labels of the examples with these numbers."""
+        rows = nd.array(rows, ctx=self.device, dtype="int32")
+        return nd.take(self.images, rows).expand_dims(1), nd.take(self.labels, rows)

@@ -37,8 +37,8 @@ def read(file: str | os.PathLike | io.IOBase) -> np.ndarray:
         stream = gzip.GzipFile(fileobj=io.BytesIO(content)) if compressed else io.BytesIO(content)
         shape, dtype = read_header(stream)
         size = math.prod(shape) * dtype.itemsize
-        if compressed:
-            check_expansion(len(content), size)
+        if compressed and size > min(1032 * len(content), max(64 << 20, 64 * len(content))):  # gzip's limit is 1032
+            raise DataError(f"{len(content):,} compressed bytes cannot be trusted to contain {size:,} bytes of data")
         array = np.frombuffer(read_data(stream, size), dtype).reshape(shape)
         return array if dtype.isnative else array.astype(dtype.newbyteorder("="))
 
@@ -53,16 +53,15 @@ def write(file: str | os.PathLike | io.IOBase, array: np.ndarray) -> None:
     code = CODES.get(array.dtype.name)
     if code is None or array.ndim > 255 or any(n >= 1 << 32 for n in array.shape):
         raise ValueError(f"IDX cannot hold {array.dtype} {array.shape}; its types are {', '.join(CODES)}")
+    header = bytes([0, 0, code, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    content = header + array.astype(TYPES[code]).tobytes()
     if hasattr(file, "write"):
-        file.write(bytes([0, 0, code, array.ndim]) + np.array(array.shape, ">u4").tobytes())
-        file.write(array.astype(TYPES[code]).tobytes())
+        file.write(content)
         return
+    if os.fspath(file).endswith(".gz"):
+        content = gzip.compress(content, mtime=0)  # without a time, equal arrays give equal files
     with replace_file(file) as stream:
-        if os.fspath(file).endswith(".gz"):
-            with gzip.GzipFile("", "wb", fileobj=stream, mtime=0) as compressed:  # equal arrays give equal files
-                write(compressed, array)
-        else:
-            write(stream, array)
+        stream.write(content)
 
 
 class DataError(Exception):
@@ -101,12 +100,6 @@ def check_length(found, size):
         raise DataError(f"{found:,} of {size:,} data bytes are there; the file is cut short")
 
 
-def check_expansion(compressed, size):
-    """Refuse a small gzip file that promises enormous data. MNIST's files grow to five times their size."""
-    if size > min(1032 * compressed, max(64 << 20, 64 * compressed)):  # gzip cannot exceed a factor of 1032
-        raise DataError(f"{compressed:,} compressed bytes that promise {size:,} bytes of data are not plausible")
-
-
 @contextlib.contextmanager
 def report_errors(file):
     """Turn every error in the block into a DataError that begins with the file's name."""
@@ -130,19 +123,18 @@ def replace_file(path: str | os.PathLike):
     If the block or the disk fails, the new file is removed and an old file stays as it was. Raises DataError then.
     """
     final = os.path.realpath(path)
-    beside = f"{final}.{os.getpid()}-{os.urandom(4).hex()}.part"
+    special = os.path.exists(final) and not os.path.isfile(final)  # a device or a pipe is written to, never replaced
+    beside = final if special else f"{final}.{os.urandom(6).hex()}.part"
     try:
-        if os.path.exists(final) and not os.path.isfile(final):  # a device or a pipe is written to, never replaced
-            beside = final
         with open(beside, "wb") as stream:
             yield stream
             stream.flush()
-            if beside != final:
+            if not special:
                 os.fsync(stream.fileno())
                 os.replace(beside, final)
     except OSError as error:
         raise DataError(f"{os.fspath(path)}: cannot be written: {error.strerror or error}") from error
     finally:
-        if beside != final:
+        if not special:
             with contextlib.suppress(OSError):
                 os.unlink(beside)

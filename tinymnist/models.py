@@ -1,7 +1,5 @@
 """The four models. Each remembers its name and its arguments, so that a checkpoint can build it again."""
 
-from __future__ import annotations
-
 import functools
 
 from tinymnist.layers import Activation, Conv2D, Dense, Dropout, Flatten, MaxPool2D, Sequential

@@ -4,15 +4,13 @@ Images are (N, C, H, W), as in Gluon. With layout="CHWN" the same operations tak
 inside a network: see windows.py.
 """
 
-from __future__ import annotations
-
 import functools
 
 import numpy as np
 
 from tinymnist import windows
 from tinymnist.backend import autograd, nd
-from tinymnist.windows import pair
+from tinymnist.windows import constant, index_table, pair
 
 NARROW = 32  # units up to which the bias is added by broadcasting; see docs/SPEED.md
 
@@ -45,7 +43,7 @@ def add_bias(y, bias):
     if len(bias) > NARROW:
         # The product 1 bᵀ of a column of ones and a row has the rows b, b, …, b. Its gradient is a product as well;
         # the gradient of a broadcast is a slow sum.
-        bias = nd.dot(windows.ones((len(y), 1), y.context, y.dtype), bias.expand_dims(0))
+        bias = nd.dot(constant(nd.full, (len(y), 1), 1, y.context, y.dtype), bias.expand_dims(0))
     return y + bias
 
 
@@ -68,10 +66,12 @@ def conv2d(x, weight, bias=None, *, stride=1, pad=0, dilate=1):
     filters, _, *kernel = weight.shape
     x = windows.pad_images(x, pair(pad), 0.0)
     *image, n = x.shape
-    table = windows.index_table(*image, *kernel, *pair(stride), *pair(dilate), x.context)
+    table = constant(index_table, *image, *kernel, *pair(stride), *pair(dilate), x.context)
     if bias is None:
-        bias = windows.zeros((filters,), x.context, x.dtype)
-    pixels = nd.concat(x.reshape((-1, n)), windows.ones((1, n), x.context, x.dtype), dim=0)  # (C · H · W + 1, N)
+        bias = constant(nd.full, (filters,), 0, x.context, x.dtype)
+    pixels = nd.concat(
+        x.reshape((-1, n)), constant(nd.full, (1, n), 1, x.context, x.dtype), dim=0
+    )  # (C · H · W + 1, N)
     columns = nd.take(pixels, table).reshape((len(table), -1))  # (C · KH · KW + 1, OH · OW · N)
     matrix = nd.concat(weight.reshape((filters, -1)), bias.reshape((filters, 1)), dim=1)
     return nd.dot(matrix, columns).reshape((filters, *table.shape[1:], n))

@@ -5,10 +5,8 @@ PyTorch add it outside), and the buffer of momentum contains the learning rate. 
 rule depends on the batch size.
 """
 
-from __future__ import annotations
-
 import math
-from typing import Callable, NamedTuple
+from collections import namedtuple
 
 import numpy as np
 
@@ -53,14 +51,7 @@ def adadelta(w, g, a, b, *, rho=0.9, eps=1e-5):
     w -= delta
 
 
-class Rule(NamedTuple):
-    """An update rule, the number of its state vectors, its hyper-parameters with their defaults (None: required)."""
-
-    update: Callable
-    states: int
-    hyper: dict
-
-
+Rule = namedtuple("Rule", "update states hyper")  # function, number of state vectors, defaults (None: required)
 RULES = {
     "sgd": Rule(sgd, 0, {"lr": None}),
     "momentum": Rule(momentum, 1, {"lr": None, "momentum": 0.9}),
@@ -69,9 +60,7 @@ RULES = {
     "adadelta": Rule(adadelta, 2, {"rho": 0.9, "eps": 1e-5}),
 }
 SMALLEST = float(np.finfo(np.float32).tiny)  # smaller numbers are 0 in float32
-POSITIVE = (SMALLEST, math.inf, f"positive, finite and at least {SMALLEST:.2g}")
-FRACTION = (0, 1, "from 0 to below 1")
-RANGES = {"lr": POSITIVE, "momentum": FRACTION, "rho": FRACTION, "eps": POSITIVE}  # from, below, in words
+RANGES = {"lr": (SMALLEST, math.inf), "momentum": (0, 1), "rho": (0, 1), "eps": (SMALLEST, math.inf)}  # from, below
 
 
 class Optimizer:
@@ -87,9 +76,9 @@ class Optimizer:
         for key, value in hyper.items():
             if key not in self.rule.hyper:
                 raise ValueError(f"{name} has no hyper-parameter {key!r}; it has {', '.join(self.rule.hyper)}")
-            low, high, wanted = RANGES[key]
+            low, high = RANGES[key]
             if not isinstance(value, (int, float)) or not low <= value < high:
-                raise ValueError(f"{key} of {name} must be {wanted}, not {value!r}")
+                raise ValueError(f"{key} of {name} must be a number from {low:.2g} to below {high}, not {value!r}")
         self.hyper = {**self.rule.hyper, **hyper}
         missing = [key for key, value in self.hyper.items() if value is None]
         if missing:

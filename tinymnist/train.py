@@ -4,8 +4,6 @@ This is all there is to training. tinymnist/runtime does the same steps, with th
 need: speed, checkpoints, several devices and machines.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from tinymnist.backend import autograd
@@ -53,11 +51,9 @@ def predict(model: Sequential, images: np.ndarray) -> np.ndarray:
 
 def check_images(model, images, name):
     """Raise DataError unless `images` are bytes (N, H, W) of the size that the model takes."""
-    if images.ndim != 3 or (1, *images.shape[1:]) != model.image:
-        (_, height, width), size = model.image, "×".join(map(str, images.shape[1:]))
-        raise DataError(f"{name} are {size} pixels; the model takes {height}×{width}")
-    if images.dtype != np.uint8:
-        raise DataError(f"{name} are {images.dtype.name}; they must be bytes from 0 to 255, uint8")
+    if images.ndim != 3 or images.dtype != np.uint8 or (1, *images.shape[1:]) != model.image:
+        (_, height, width), found = model.image, f"{images.dtype.name} of the shape {images.shape}"
+        raise DataError(f"{name} are {found}; the model takes bytes, uint8, of the shape (N, {height}, {width})")
 
 
 def check_split(model, split, name):

@@ -4,39 +4,21 @@ Inside a network, images are (C, H, W, N) instead of (N, C, H, W). The N values 
 memory, so that a whole batch is copied or compared in one run.
 """
 
-from __future__ import annotations
-
-import functools
 import math
 
 import numpy as np
 
 from tinymnist.backend import nd
 
-CONSTANTS = []  # all arrays made by a `constant` function; runtime/graph.py must tell a recorded step about them
+CONSTANTS = {}  # arrays that never change, made once; runtime/graph.py passes them to its graphs as inputs
 
 
-def constant(make):
-    """`make`, a function that returns an array which never changes, called only once for the same arguments."""
-
-    @functools.cache
-    def make_once(*arguments):
-        array = make(*arguments)
-        array.attach_grad("null")  # gives the array a name in recorded graphs; it needs no gradient
-        CONSTANTS.append(array)
-        return array
-
-    return make_once
-
-
-@constant
-def ones(shape, device, dtype):
-    return nd.ones(shape, ctx=device, dtype=dtype)
-
-
-@constant
-def zeros(shape, device, dtype):
-    return nd.zeros(shape, ctx=device, dtype=dtype)
+def constant(make, *arguments):
+    """make(*arguments), an array that never changes: it is made by the first call only."""
+    if (make, arguments) not in CONSTANTS:
+        CONSTANTS[make, arguments] = make(*arguments)
+        CONSTANTS[make, arguments].attach_grad("null")  # gives it a name in recorded graphs; it needs no gradient
+    return CONSTANTS[make, arguments]
 
 
 def to_chwn(x):
@@ -56,18 +38,20 @@ def pair(size):
     return tuple(size) if isinstance(size, (tuple, list)) else (size, size)
 
 
-def count_windows(size, kernel, stride):
-    """How many windows of `kernel` pixels fit into `size` pixels at steps of `stride`.
+def count_windows(size, kernel, stride=(1, 1), pad=(0, 0), dilate=(1, 1)):
+    """How many windows fit along each axis: ⌊(size + 2 pad − dilate (kernel − 1) − 1) / stride⌋ + 1, all of them pairs.
 
     Raises ValueError if not even one fits.
     """
-    if kernel < 1 or stride < 1:
-        raise ValueError(f"kernel, stride and dilation are at least 1, not {kernel} and {stride}")
-    if kernel > size:
-        raise ValueError(
-            f"a window of {kernel} is larger than the {size} pixels of the padded image; it must fit at least once"
-        )
-    return (size - kernel) // stride + 1
+    counts = []
+    for n, k, step, p, d in zip(size, kernel, stride, pad, dilate):
+        if min(k, step, d) < 1:
+            raise ValueError(f"kernel, stride and dilation are at least 1, not {k}, {step} and {d}")
+        pixels, span = n + 2 * p, d * (k - 1) + 1
+        if span > pixels:
+            raise ValueError(f"a window of {span} is larger than the {pixels} pixels of the padded image")
+        counts.append((pixels - span) // step + 1)
+    return tuple(counts)
 
 
 def pad_images(x, pad, value):
@@ -81,18 +65,14 @@ def pad_images(x, pad, value):
     return x.reshape((channels, height + 2 * rows, width + 2 * columns, n))
 
 
-@constant
 def index_table(channels, height, width, kh, kw, sh, sw, dh, dw, device):
     """Which pixels each window covers, for images laid out as rows of a matrix (C · H · W, N).
 
-    table[(c, i, j), p, q] is the row of pixel (i, j) of window (p, q) in channel c:
-
-        (c · H + p · SH + i · DH) · W + q · SW + j · DW
-
-    with strides SH, SW and dilations DH, DW. One more line names the row after all pixels, for the bias of conv2d.
-    Shape (C · KH · KW + 1, OH, OW), int32.
+    table[(c, i, j), p, q] = (c · H + p · SH + i · DH) · W + q · SW + j · DW is the row of pixel (i, j) of window (p, q)
+    in channel c, with strides SH, SW and dilations DH, DW. One more line, for the bias of conv2d, names the row after
+    all pixels. Shape (C · KH · KW + 1, OH, OW), int32.
     """
-    oh, ow = count_windows(height, (kh - 1) * dh + 1, sh), count_windows(width, (kw - 1) * dw + 1, sw)
+    oh, ow = count_windows((height, width), (kh, kw), (sh, sw), dilate=(dh, dw))
     c, i, j, p, q = np.ix_(*map(np.arange, (channels, kh, kw, oh, ow)))
     table = ((c * height + p * sh + i * dh) * width + q * sw + j * dw).reshape(-1, oh, ow)
     after = np.full((1, oh, ow), channels * height * width)
@@ -101,7 +81,7 @@ def index_table(channels, height, width, kh, kw, sh, sw, dh, dw, device):
 
 def slice_windows(x, axis, kernel, stride):
     """`kernel` arrays: number i holds, for every window along `axis`, the pixel at place i of that window."""
-    count = count_windows(x.shape[axis], kernel, stride)
+    (count,) = count_windows([x.shape[axis]], [kernel], [stride])
     if kernel != stride:
         skip, end = (None,) * axis, (count - 1) * stride + 1
         return [nd.slice(x, (*skip, i), (*skip, i + end), (*skip, stride)) for i in range(kernel)]

@@ -37,12 +37,12 @@ class Replay:
     def record(self, inputs):
         """((graph, its arguments: the number of an input, or an array), the results of this first run)"""
         traced = [x.copy() for x in inputs]
-        for array in (*traced, *CONSTANTS):
+        for array in (*traced, *CONSTANTS.values()):
             array.attach_grad("null")  # again, as a backward outside graphs removes the mark
         with autograd.record(train_mode=autograd.is_training()):
             first, *others = self.function(*traced)
             results = [first, *map(nd.stop_gradient, others)]  # without this, backward would add up zeros for them
-            known = {name_of(array): array for array in (*self.parameters, *CONSTANTS)}
+            known = {name_of(array): array for array in (*self.parameters, *CONSTANTS.values())}
             known.update({name_of(array): number for number, array in enumerate(traced)})
             return build_graph(results, known), results
 

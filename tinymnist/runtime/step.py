@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 
 from tinymnist.backend import autograd, mx
 from tinymnist.datasets.mapped import HostBatches, make_batches
+from tinymnist.layers import Dropout
+from tinymnist.network import Sequential
 from tinymnist.runtime.graph import replay_step
 from tinymnist.runtime.metrics import BatchResult, make_forward
 
+TAKEN = 64  # batches that are taken from the data at once, as one `take` of many rows costs less than many of few
 RESEED = 16  # a model with dropout gets a new seed every so many batches; there it can stop, and resume bit for bit
 
 
@@ -47,19 +52,36 @@ class Step:
 
 
 def share_batches(batches, order, share, *, start=0, seed=()):
-    """This share's part of the batches from number `start` on; None for a batch of which it has no example.
+    """This share's part of each batch from number `start` on; None for a batch of which it has no example.
 
     `share` is (number, shares). Altered images draw from numpy's generator of (*seed, number of the batch, share).
     """
-    number, shares = share
-    numbers = range(start, len(batches))
-    parts = []
-    for i in numbers:
-        whole = order[i * batches.batch_size : (i + 1) * batches.batch_size]
-        parts.append(whole[len(whole) * number // shares : len(whole) * (number + 1) // shares])
+    (number, shares), size = share, batches.batch_size
+    wholes = [order[begin : begin + size] for begin in range(start * size, len(order), size)]
+    parts = [whole[len(whole) * number // shares : len(whole) * (number + 1) // shares] for whole in wholes]
     if isinstance(batches, HostBatches):
-        return batches.gather(parts, [(*seed, i, number) for i in numbers])
-    return batches.gather(parts)
+        for i, rows in enumerate(parts, start):
+            yield batches.take(rows, (*seed, i, number)) if len(rows) else None
+        return
+    for first in range(0, len(parts), TAKEN):
+        group, end = parts[first : first + TAKEN], 0
+        if any(map(len, group)):
+            images, labels = batches.take(np.concatenate(group))
+        for rows in group:
+            begin, end = end, end + len(rows)
+            yield (images[begin:end], labels[begin:end]) if len(rows) else None
+
+
+def copy_model(model, device):
+    """The same network, with the same weights, on another device"""
+    twin = Sequential(*map(copy.copy, model.layers), image=model.image, init=model.init)
+    twin.mean, twin.std = model.mean, model.std
+    twin.allocate(device, model.weights.dtype).weights[:] = model.weights.as_in_context(device)
+    return twin
+
+
+def has_dropout(model):
+    return any(isinstance(layer, Dropout) for layer in model.layers)
 
 
 def reseed_dropout(seed, epoch, batch, worker):
