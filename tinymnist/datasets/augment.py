@@ -1,52 +1,50 @@
-"""Training images shifted, turned, scaled and bent a little: as many new digits as one likes.
+"""Training images, each shifted, rotated, scaled and bent a little by a random map.
 
 P. Simard, D. Steinkraus, J. Platt 2003, "Best practices for convolutional neural networks …".
 """
-
-from __future__ import annotations
 
 import functools
 
 import numpy as np
 
-SHIFT, TURN, SCALE = 2.0, 12.0, 0.12  # pixels, degrees and a share of the size, at most, either way
-BEND, STIFFNESS = 24.0, 4.0  # α and σ of the elastic field: a pixel moves by 0.9 more then, root mean square
+SHIFT, ROTATION, SCALE = 2.0, 12.0, 0.12  # the largest shift in pixels, rotation in degrees and change of the size
+ALPHA, SIGMA = 24.0, 4.0  # the elastic field: it moves a pixel by 0.9 pixels, root mean square
 
 
-def alter(images, rng):
-    """Each of images (N, H, W), bytes, through a map of its own drawn from rng, with bilinear interpolation.
+def alter(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return images (N, H, W) of bytes, each changed by its own map, with bilinear interpolation.
 
-    out[p] = in[R(θ) (p − c) / s + c + t + α (G ∗ u)(p)],   θ, s, t and every u(p) uniform, G a Gaussian; 0 outside.
+    out[p] = in[R(θ) (p − c) / s + c + t + α (G ∗ u)(p)], with c the centre and zeros outside the image.
+    The angle θ, scale s, shift t and field u are uniform; G is a Gaussian with the standard deviation σ.
     """
     n, height, width = images.shape
-    angle = rng.uniform(-TURN, TURN, (n, 1, 1)).astype(np.float32) * np.float32(np.pi / 180)
+    angle = rng.uniform(-ROTATION, ROTATION, (n, 1, 1)).astype(np.float32) * np.float32(np.pi / 180)
     scale = rng.uniform(1 - SCALE, 1 + SCALE, (2, n, 1, 1)).astype(np.float32)
     shift = rng.uniform(-SHIFT, SHIFT, (2, n, 1, 1)).astype(np.float32)
     noise = 2 * rng.random((2, n, height, width), np.float32) - 1
-    bend = gaussian(height) @ noise @ gaussian(width).T * np.float32(BEND)
+    bend = gaussian(height) @ noise @ gaussian(width).T * np.float32(ALPHA)
 
     c = np.array([height - 1, width - 1], np.float32).reshape(2, 1, 1, 1) / 2
     y, x = (np.mgrid[:height, :width].astype(np.float32)[:, None] - c) / scale
-    turned = np.stack([np.cos(angle) * y - np.sin(angle) * x, np.sin(angle) * y + np.cos(angle) * x])
-    return bilinear(images, *(turned + c + shift + bend))
+    rotated = np.stack([np.cos(angle) * y - np.sin(angle) * x, np.sin(angle) * y + np.cos(angle) * x])
+    return interpolate(images, *(rotated + c + shift + bend))
 
 
 @functools.lru_cache
 def gaussian(size):
-    """(size, size): row i holds the weights of a Gaussian around i, which sum to 1 where none is cut off."""
+    """Convolution as a matrix (size, size): row i holds the weights of a Gaussian around i."""
     distance = np.subtract.outer(np.arange(size), np.arange(size))
-    return (np.exp(-((distance / STIFFNESS) ** 2) / 2) / (STIFFNESS * np.sqrt(2 * np.pi))).astype(np.float32)
+    return (np.exp(-((distance / SIGMA) ** 2) / 2) / (SIGMA * np.sqrt(2 * np.pi))).astype(np.float32)
 
 
-def bilinear(images, row, column):
-    """images (N, H, W) at places row, column (N, H, W), each between four pixels; 0 outside.   -> (N, H, W) bytes"""
+def interpolate(images, row, column):
+    """The images at the positions row, column (N, H, W), each a weighted mean of four pixels; zeros outside."""
     n, height, width = images.shape
-    framed = np.zeros((n, height + 2, width + 2), np.float32)
-    framed[:, 1:-1, 1:-1] = images
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1))).astype(np.float32)
     row, column = np.clip(row + 1, 0, height + 0.999), np.clip(column + 1, 0, width + 0.999)
     i, j = row.astype(np.int32), column.astype(np.int32)
     v, u = row - i, column - j
-    flat, stride = framed.reshape(-1), width + 2
-    at = i * stride + j + np.arange(n).reshape(n, 1, 1) * framed[0].size
-    top, below = (flat[at + k] + (flat[at + k + 1] - flat[at + k]) * u for k in (0, stride))
-    return np.rint(top + (below - top) * v).astype(np.uint8)
+    pixels, stride = padded.reshape(-1), width + 2
+    at = i * stride + j + np.arange(n).reshape(n, 1, 1) * padded[0].size
+    top, bottom = (pixels[at + k] + (pixels[at + k + 1] - pixels[at + k]) * u for k in (0, stride))
+    return np.rint(top + (bottom - top) * v).astype(np.uint8)

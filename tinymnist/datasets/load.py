@@ -1,12 +1,10 @@
-"""Where data comes from: a directory, a download, or the digits that are embedded here; and what is asked of it."""
+"""tm.load: a data set from a directory, from a download, or the digits that come with the package."""
 
 from __future__ import annotations
 
 import os
 import sys
 import zlib
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,94 +19,96 @@ CLASSES = 10
 
 
 class Data(NamedTuple):
-    """A data set, with a sentence that says which it is and where it was found."""
+    """A data set. `source` is a sentence that says what it is and where it was found."""
 
     train: Split
     test: Split
     name: str
     source: str
 
+    def __repr__(self):
+        return f"Data({self.name}: {describe_sizes(self.train, self.test)})"
+
     @property
     def fingerprint(self) -> str:
-        """CRC-32 over shapes, labels and pixels, so that a run goes on with the data it began with.
+        """CRC-32 of shapes, labels and pixels. A resumed run compares it with that of the data it began with.
 
-        Of more than 64 MB of images only every k-th is looked at, so that a mapped file is not read whole.
+        Of more than 64 MB of images, it covers only every k-th one, so that a large file is not read completely.
         """
         crc = 0
         for images, labels in (self.train, self.test):
             crc = zlib.crc32(np.ascontiguousarray(labels), zlib.crc32(str(images.shape).encode(), crc))
-            some = images[:: 1 + images.nbytes // (64 << 20)]
-            for begin in range(0, len(some), 1024):
-                crc = zlib.crc32(np.ascontiguousarray(some[begin : begin + 1024]), crc)
+            sample = images[:: 1 + images.nbytes // (64 << 20)]
+            for begin in range(0, len(sample), 1024):
+                crc = zlib.crc32(np.ascontiguousarray(sample[begin : begin + 1024]), crc)
                 release_pages(images)
         return f"{crc:08x}"
 
 
 def load(name_or_directory: str | os.PathLike | None = None) -> Data:
-    """The data set "mnist", "fashion-mnist" or "digits", or a directory with MNIST's four files, .gz or not.
+    """Load "mnist", "fashion-mnist", "digits", or the four files of MNIST's format, .gz or not, in a directory.
 
-    By default $TINYMNIST_DATA says which; without it MNIST, from Gluon's cache or downloaded into it; and where that
-    cannot be had, the embedded digits, with a line on stderr. What was asked for and cannot be had raises DataError.
+    Without an argument, $TINYMNIST_DATA says what to load. If it is not set, MNIST is loaded, or, if MNIST is not
+    available, the embedded digits, with a warning on stderr. Raises DataError if the requested data is not available.
     """
-    where = name_or_directory or os.environ.get("TINYMNIST_DATA")
-    if where:
-        return _load(os.fspath(where))
+    requested = name_or_directory or os.environ.get("TINYMNIST_DATA")
+    if requested:
+        return load_data_set(os.fspath(requested))
     try:
-        return _load("mnist")
+        return load_data_set("mnist")
     except DataError as error:
+        places = f"{download.cache_directory('mnist')} or a directory that $TINYMNIST_DATA names"
         print(
-            f"Going on with the embedded digits, which are not MNIST: {error}. To get MNIST, go online once, or put "
-            f"its four files into {download.cache('mnist')} or a directory that $TINYMNIST_DATA names.",
+            f"MNIST is not available ({error}). Using the embedded digits, which are not MNIST. "
+            f"To get MNIST, go online once, or put its four files into {places}.",
             file=sys.stderr,
         )
-        return _load("digits")
+        return load_data_set("digits")
 
 
-def _load(where):
-    if where == "digits":
-        directory, title = str(Path(__file__).with_name("digits")), "the embedded UCI digits"
-    elif where in download.SHA256:
-        directory, title = download.fetch(where), {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST"}[where]
-    elif os.path.isdir(where):
-        directory, title = where, "IDX files"
+def load_data_set(name):
+    if name == "digits":
+        directory, title = Path(__file__).with_name("digits"), "the embedded UCI digits"
+    elif name in download.SHA256:
+        directory, title = download.fetch(name), {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST"}[name]
+    elif os.path.isdir(name):
+        directory, title = name, "IDX files"
     else:
         names = ", ".join(("digits", *download.SHA256))
-        raise DataError(f"{where}: is no directory, and none of the data sets {names}")
-    with ThreadPoolExecutor() as pool:  # both at once: isal lets go of the interpreter while it unfolds
-        train, test = pool.map(partial(_split, directory), ("train", "t10k"))
-    (n, *size), (m, *other) = train.images.shape, test.images.shape
-    if size != other:
-        raise DataError(
-            f"{directory}: training images are {size} pixels large, test images {other}; they must be alike"
-        )
-    source = f"{title}: {n:,} training and {m:,} test images of {size[0]}x{size[1]} from {directory}"
-    return Data(train, test, where, source)
+        raise DataError(f"{name}: is not a directory, and not one of the data sets {names}")
+    train, test = read_split(directory, "train"), read_split(directory, "t10k")
+    if train.images.shape[1:] != test.images.shape[1:]:
+        sizes = f"training images have the size {train.images.shape[1:]}, test images {test.images.shape[1:]}"
+        raise DataError(f"{directory}: {sizes}; they must be equal")
+    return Data(train, test, name, f"{title}: {describe_sizes(train, test)} from {directory}")
 
 
-def _split(directory, prefix):
-    """One of the two parts. Pixels must be bytes: to scale or round others is for whoever knows what they mean."""
-    (image_file, images), (label_file, labels) = (
-        _array(directory, f"{prefix}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1")
-    )
-    if images.dtype.kind == "f" and not np.isfinite(images).all():
-        raise DataError(f"{image_file}: holds NaN or infinite pixels; they must be bytes from 0 to 255")
+def describe_sizes(train, test):
+    (n, height, width), m = train.images.shape, len(test.images)
+    return f"{n:,} training and {m:,} test images of {height}x{width}"
+
+
+def read_split(directory, prefix):
+    """The training or the test examples. Pixels must be bytes: other types would have to be scaled or rounded."""
+    image_file = find_file(directory, f"{prefix}-images-idx3-ubyte")
+    label_file = find_file(directory, f"{prefix}-labels-idx1-ubyte")
+    images, labels = map_file(image_file), map_file(label_file)
     if images.dtype != np.uint8:
-        raise DataError(f"{image_file}: its pixels are {images.dtype.name}; they must be bytes from 0 to 255, uint8")
+        raise DataError(f"{image_file}: pixels are {images.dtype.name}; they must be bytes from 0 to 255, uint8")
     if images.ndim != 3 or images.size == 0:
-        raise DataError(f"{image_file}: has the shape {images.shape}; expected (examples, height, width), none 0")
+        raise DataError(f"{image_file}: has the shape {images.shape}; expected (examples, height, width) without a 0")
     if labels.shape != images.shape[:1]:
-        found = f"{len(images):,} images but labels of the shape {labels.shape}"
-        raise DataError(f"{label_file}: {found}; every image of {os.path.basename(image_file)} needs one label")
-    wrong = ~((labels >= 0) & (labels < CLASSES) & (labels == np.floor(labels)))  # so NaN is wrong too
+        raise DataError(f"{label_file}: {len(images):,} images but labels of the shape {labels.shape}; they must match")
+    wrong = ~((labels >= 0) & (labels < CLASSES) & (labels == np.floor(labels)))  # true for NaN
     if wrong.any():
-        at = int(wrong.argmax())
-        raise DataError(f"{label_file}: label {at:,} is {labels[at]}; labels are whole numbers from 0 to {CLASSES - 1}")
+        i = int(wrong.argmax())
+        raise DataError(f"{label_file}: label {i:,} is {labels[i]}; labels are whole numbers from 0 to {CLASSES - 1}")
     return Split(images, np.array(labels, np.uint8))
 
 
-def _array(directory, name):
-    """A file's path and array. The plain one comes first and is mapped, so that it may be larger than memory."""
-    for file in (os.path.join(directory, name), os.path.join(directory, f"{name}.gz")):
-        if os.path.lexists(file):
-            return file, map_file(file)
+def find_file(directory, name):
+    """The path of a file. The uncompressed one comes first, because it can be mapped and so be larger than memory."""
+    for path in (os.path.join(directory, name), os.path.join(directory, f"{name}.gz")):
+        if os.path.lexists(path):
+            return path
     raise DataError(f"{directory}: there is neither {name} nor {name}.gz")
