@@ -85,7 +85,7 @@ def run(work, *, interrupted="stopped by Ctrl-C"):
 def fail(status, sentence):
     """Print the sentence on stderr. Returns the status; a worker among several ends here, so that none waits for it."""
     print(sentence, file=sys.stderr)
-    return machines.failed(status)
+    return machines.abort(status)
 
 
 def make_command(script, *words):

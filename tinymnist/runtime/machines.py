@@ -1,10 +1,8 @@
-"""One training in many processes, on one machine or on many: MXNet's parameter server, and a watch over it.
+"""One training in many processes, on one machine or many, by MXNet's parameter server ("dist_sync").
 
-A scheduler brings together workers, which train, and servers, which sum what they send; MXNet calls it dist_sync. It
-would wait for ever where one of them is gone. So each process watches, and ends with a sentence instead.
+A scheduler connects workers, which train, with servers, which sum what the workers send. If one process dies, MXNet
+lets all others wait forever. So each process watches the others, and ends with an error message instead.
 """
-
-from __future__ import annotations
 
 import atexit
 import ctypes
@@ -16,136 +14,113 @@ import time
 
 from tinymnist.backend import mx
 
-SHORTEST = 10  # seconds, as a timeout: heartbeats come every second, and a silence is reported only once
-HEARTBEAT = {"PS_HEARTBEAT_INTERVAL": "1"}
-# One vector is one key, and a key lies on one server unless it is "big": ours are shared out over all servers.
-SHARED_OUT = {"MXNET_KVSTORE_BIGARRAY_BOUND": "1000"}
-ADDRESS = ("DMLC_PS_ROOT_URI", "DMLC_PS_ROOT_PORT", "DMLC_NUM_WORKER", "DMLC_NUM_SERVER")
-SCHEDULER, SERVER, WORKER = 1, 8, 9  # ps-lite's numbers of processes: servers 8, 10, …; workers 9, 11, …
-JOINED = []  # at most one Machines: MXNet joins a process once
+SHORTEST = 10  # seconds: a shorter timeout is not possible, as heartbeats come only once a second
+ADDRESS = ("DMLC_PS_ROOT_URI", "DMLC_PS_ROOT_PORT", "DMLC_NUM_SERVER", "DMLC_NUM_WORKER")
+# The second divides every vector of more than 1,000 numbers among all servers; else it would lie on one of them.
+DEFAULTS = {"PS_HEARTBEAT_INTERVAL": "1", "MXNET_KVSTORE_BIGARRAY_BOUND": "1000"}
+GROUPS = {1: "the scheduler", 2: "a server", 4: "a worker"}  # ps-lite's numbers; their sum is all processes
+CONNECTION = "the connection of all processes"
+JOINED = []  # at most one Member, as MXNet can join a process only once
 
 
-class Watch:
-    """Ends this process, with a sentence and status 1, when for `timeout` seconds nothing shows that all goes on.
+class Member:
+    """This process as the scheduler, a server or a worker: its store, and a thread that watches the other processes.
 
-    Two things show it: `expect`, called at every exchange, and ps-lite's heartbeats, which the scheduler has from all
-    others and they from it. A thread looks, since neither MXNet's engine nor its server can be interrupted.
+    MXNet cannot be interrupted, so the thread ends this process, with an error message and status 1, in two cases:
+    `expect` is not called again within `timeout` seconds (every exchange calls it), or ps-lite's heartbeats stop. The
+    scheduler receives those of all processes, and all processes receive the scheduler's.
     """
 
-    def __init__(self, who, timeout):
-        self.who, self.timeout, self.store, self.what, self.joined = who, timeout, None, None, None
-        # The scheduler notices a silence, and the others that it has ended: twice as long, and what rounding adds.
-        # MXNet takes it as a C int, which a year is and 1e10 is not.
-        self.silence = int(min(timeout, 3e7) - 5) // 2
-        self.lock = threading.Lock()
-        threading.Thread(target=self.look, daemon=True).start()
+    def __init__(self, role, timeout):
+        set_environment(role)
+        self.name = f"{role} (process {os.getpid()} on {os.uname().nodename})"
+        self.timeout, self.silence = timeout, longest_silence(timeout)
+        self.store, self.connected, self.keys, self.lock = None, None, set(), threading.Lock()
+        self.expect(CONNECTION)
+        threading.Thread(target=self.watch, daemon=True).start()
+        self.store = mx.kv.create("dist_sync")
 
     def expect(self, what):
-        """`what` is to be over within the time-out, by the next call; None where there is nothing to wait for."""
-        self.what, self.since = what, time.monotonic()
+        """`what` must end before the timeout, by another call of this method. None: there is nothing to wait for."""
+        self.since, self.what = time.monotonic(), what
 
-    def silent(self, process, seconds):
-        """Of a process (or a group) whether it has been silent for so long; of -1 seconds, whether all have joined."""
-        number = ctypes.c_int()  # MXNet's Python passes on all of the store's functions but this one
-        mx.base._LIB.MXKVStoreGetNumDeadNode(self.store.handle, process, ctypes.byref(number), seconds)
-        return number.value > 0
-
-    def look(self):
+    def watch(self):
         while True:
             time.sleep(0.5)
             with self.lock:
-                self.look_once()
+                problem = self.find_problem()
+                if problem:
+                    print(f"{self.name}: {problem}. This process ends; continue with --resume", file=sys.stderr)
+                    leave(1)
 
-    def look_once(self):
-        if self.what and time.monotonic() - self.since > self.timeout:
-            self.end(f"{self.what} took more than {self.timeout:g} seconds; another process may be gone or stuck")
-        if self.store is None:
-            return
-        if self.joined is None:
-            if self.silent(1 + 2 + 4, -1):
-                self.joined = time.monotonic()
-                if self.what == COMING:
-                    self.expect(None)
-            return
-        if time.monotonic() - self.joined < self.silence + 1:  # ps-lite may not have set its own clock yet
-            return
-        names = {SCHEDULER: "the scheduler"}
-        names.update({SERVER + 2 * i: f"server {i}" for i in range(int(os.environ["DMLC_NUM_SERVER"]))})
-        names.update({WORKER + 2 * i: f"worker {i}" for i in range(int(os.environ["DMLC_NUM_WORKER"]))})
-        gone = [name for process, name in names.items() if self.silent(process, self.silence)]
-        if gone:
-            self.end(f"nothing was heard of {', '.join(gone)} for more than {self.silence} seconds")
+    def find_problem(self):
+        now = time.monotonic()
+        if self.what and now - self.since > self.timeout:
+            return f"{self.what} took more than {self.timeout:g} seconds; another process may be dead"
+        if self.store and not self.connected and self.is_silent(sum(GROUPS), -1):  # true once all are connected
+            self.connected = now
+            if self.what == CONNECTION:
+                self.expect(None)
+        if not self.store or not self.connected or now < self.connected + self.silence + 1:  # ps-lite sets its clock
+            return None
+        silent = [name for group, name in GROUPS.items() if self.is_silent(group, self.silence)]
+        return silent and f"no sign of life from {' and '.join(silent)} for more than {self.silence} seconds"
 
-    def end(self, why):
-        print(f"{self.who}: {why}. This process ends; go on from the last checkpoint with --resume", file=sys.stderr)
-        leave(1)
-
-
-COMING = "the coming together of all processes"
-
-
-class Machines:
-    """This worker's place among the workers: rank, workers, and the store through which they exchange."""
-
-    def __init__(self, timeout):
-        require("worker")
-        self.watch = Watch(f"a worker (process {os.getpid()} on {os.uname().nodename})", timeout)
-        self.watch.expect(COMING)
-        self.store = mx.kv.create("dist_sync")
-        self.rank, self.workers, self.exchanges = self.store.rank, self.store.num_workers, 0
-        self.watch.who, self.watch.store = f"worker {self.rank}", self.store
-        self.watch.expect(None)
-        atexit.register(self.close)
+    def is_silent(self, group, seconds):
+        """Whether a process of the group sent no heartbeat for so many seconds."""
+        number = ctypes.c_int()  # MXNet's Python interface lacks this function
+        mx.base._LIB.MXKVStoreGetNumDeadNode(self.store.handle, group, ctypes.byref(number), seconds)
+        return number.value > 0
 
     def close(self):
-        """Waits for all workers, and lets servers and scheduler end."""
-        self.watch.expect("the end of the other workers")
-        with self.watch.lock:
-            self.watch.store = None
-        self.store = None  # MXNet waits in its destructor
-        self.watch.expect(None)
+        """Wait for all workers; then servers and scheduler can end."""
+        self.expect("the end of the other workers")
+        with self.lock:
+            store, self.store = self.store, None
+        del store  # MXNet waits in its destructor
+
+
+def longest_silence(timeout):
+    """Seconds without a heartbeat after which a process counts as dead, as a C int."""
+    return int(min(timeout, 3e7) - 5) // 2  # half: the scheduler notices a death and ends, and the others notice that
 
 
 def join(timeout):
-    """The Machines that this process belongs to.   ValueError: the environment does not say which"""
+    """This process as a worker. Raises ValueError if the environment does not say where the scheduler is."""
     if not JOINED:
-        JOINED.append(Machines(timeout))
+        JOINED.append(Member("worker", timeout))
+        atexit.register(JOINED[0].close)
     return JOINED[0]
 
 
 def serve(role, timeout):
-    """Is the scheduler or a server until all workers are done."""
-    require(role)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the workers: they save, and then all end
-    watch = Watch(role if role == "scheduler" else f"a server (process {os.getpid()})", timeout)
-    watch.expect(COMING)
-    watch.store = mx.kv.create("dist_sync")
-    mx.kvstore.kvstore_server.KVStoreServer(watch.store).run()
+    """Be the scheduler or a server until all workers have finished."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the workers: they save, and then all processes end
+    mx.kvstore.kvstore_server.KVStoreServer(Member(role, timeout).store).run()
     leave(0)
 
 
-def require(role):
-    """Looks at the environment, and sets what MXNet reads from it.   ValueError: something is missing"""
+def set_environment(role):
+    """Set what MXNet reads from the environment. Raises ValueError if the scheduler's address is missing or wrong."""
     missing = [name for name in ADDRESS if not os.environ.get(name)]
     if missing:
         raise ValueError(f"dist_sync needs {', '.join(missing)} in the environment; scripts/launch.py sets them")
     for name in ADDRESS[1:]:
         if not os.environ[name].isdigit() or int(os.environ[name]) < 1:
             raise ValueError(f"{name} must be a whole number from 1 on, not {os.environ[name]!r}")
-    os.environ["DMLC_ROLE"] = role
-    for name, value in {**HEARTBEAT, **SHARED_OUT}.items():
+    for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    os.environ["DMLC_ROLE"] = role
 
 
-def failed(status):
-    """The exit status of a failure; a process that others wait for ends at once, instead of waiting for them."""
+def abort(status):
+    """The exit status of a failed command. A worker ends here at once, as it would wait for the others otherwise."""
     if JOINED:
         leave(status)
     return status
 
 
 def leave(status):
-    """Ends this process without MXNet's farewells, which wait for all others."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+    """End this process without MXNet's cleanup, which would wait for all other processes."""
+    sys.stdout.flush()
     os._exit(status)
