@@ -56,7 +56,7 @@ def draw_curves(history, epoch_size, title, path, untrained=None):
     right.plot(epochs, accuracies, "o-", ms=4, color="tab:blue", label="training, during the epoch")
     right.plot(test_epochs, 100 * test_accuracies, "o-", ms=4, color="tab:red", label="test, after the epoch")
     right.set(title="accuracy", xlabel="epoch", ylabel="accuracy, %", xlim=(test_epochs[0] - 0.3, epochs[-1] + 0.3))
-    right.locator_params(axis="x", integer=True)
+    right.locator_params(axis="x", integer=True, min_n_ticks=1)
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.legend()
@@ -78,7 +78,7 @@ def draw_comparison(rules, title, path):
             axes.fill_between(epochs, values.min(0), values.max(0), color=COLOURS[rule], alpha=0.12, lw=0)
     for axes, name in zip(panels, ("training", "test")):
         axes.set(title=f"{name} set", xlabel="epoch", ylabel=f"{name} accuracy, %", xlim=(0.7, epochs[-1] + 0.3))
-        axes.locator_params(axis="x", integer=True)
+        axes.locator_params(axis="x", integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     return save_figure(figure, path)
