@@ -1,318 +1,220 @@
-"""Trains a digit classifier: python scripts/train.py --model lenet --opt adagrad"""
+"""Train a digit classifier: python scripts/train.py --model lenet --opt adagrad"""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import os
-import shlex
 import signal
 import sys
 from pathlib import Path
 
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while MXNet is imported, two seconds, prints no traceback
+import cli
 
 import tinymnist as tm
-from tinymnist.backend import mx
-from tinymnist.experiments import recipes
-from tinymnist.experiments.recipes import RECIPES, SETTINGS, hyper
-from tinymnist.runtime import machines
-from tinymnist.runtime.files import fresh
+from tinymnist.experiments import figures, recipes
+from tinymnist.experiments.recipes import RECIPES, default_hyper
+from tinymnist.runtime.files import new_run_directory
+from tinymnist.runtime.progress import Progress
 
-HEADER = "epoch     loss  train acc  test loss  test acc        lr   images/s  seconds"
-NAMES = ", ".join(RECIPES)
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message):
-        self.exit(2, f"{message}; --help lists the options\n")
+ARGUMENTS = ("activation", "hidden", "filters", "kernels", "rate")  # of models
+HYPER = ("lr", "momentum", "rho", "eps")  # of update rules
+SETTINGS = [field.name for field in dataclasses.fields(tm.Settings)]
+WHOLE, REAL = {"type": int, "metavar": "N"}, {"type": float, "metavar": "X"}
 
 
-def parser():
-    """Options default to None, which means: what suits the model and the rule, or what the recipe says."""
-    p = Parser(description="Train a digit classifier.", formatter_class=argparse.RawTextHelpFormatter)
-    what = p.add_argument_group("what to train")
-    what.add_argument("--model", choices=tm.models.MODELS, help="default: softmax")
-    what.add_argument("--opt", choices=tm.optim.RULES, help="the update rule; default: sgd")
-    what.add_argument("--activation", choices=("relu", "tanh", "sigmoid"), help="default: tanh for lenet, else relu")
-    what.add_argument("--recipe", metavar="NAME", help=f"a named experiment; other options change it:\n{NAMES}")
-    what.add_argument("--list-recipes", action="store_true", help="say what each recipe reproduces, and end")
-    how = p.add_argument_group("how to train it")
-    how.add_argument(
-        "--epochs", type=int, metavar="N", help="default: softmax 5, dropout-cnn 8, else 10; 20 on the embedded digits"
-    )
-    how.add_argument("--batch-size", type=int, metavar="N", help="default: 64 for softmax and dropout-cnn, else 100")
-    how.add_argument(
-        "--lr", type=float, metavar="X", help="learning rate; default: one that suits model and rule, see below"
-    )
-    how.add_argument("--momentum", type=float, metavar="X", help="of momentum; default: 0.9")
-    how.add_argument(
-        "--rho", type=float, metavar="X", help="decay of rmsprop (0.9) and adadelta (0.95; softmax 0.9999)"
-    )
-    how.add_argument("--eps", type=float, metavar="X", help="adagrad 1e-7, rmsprop 1e-8, adadelta 1e-5 (lenet 1e-6)")
-    how.add_argument(
-        "--lr-decay", type=float, metavar="X", help="factor on the learning rate after every epoch; default: 1"
-    )
-    how.add_argument("--seed", type=int, metavar="N", help="of weights, order and dropout; default: 0")
-    how.add_argument("--device", metavar="LIST", help="cpu, gpu, gpu:1, cpu:0,cpu:1 or auto; default: cpu")
-    how.add_argument(
-        "--kvstore",
-        choices=("local", "dist_sync"),
-        help="what sums gradients: this process, or MXNet's servers over machines, as scripts/launch.py\n"
-        "starts them; default: local",
-    )
-    how.add_argument(
-        "--timeout", type=float, metavar="S", help="of dist_sync: seconds until another is taken for gone; default: 60"
-    )
-    how.add_argument(
-        "--compile", action=argparse.BooleanOptionalAction, help="replay steps as static graphs (default), or not"
-    )
-    data = p.add_argument_group("on what data")
-    data.add_argument(
+def make_parser():
+    """Most options are None by default. Then the recipe, the model and the rule decide: see recipes.make_run."""
+    p = cli.Parser(description="Train a digit classifier.", formatter_class=argparse.RawTextHelpFormatter)
+    add = p.add_argument_group("what to train").add_argument
+    add("--model", choices=tm.models.MODELS, help="default: softmax")
+    add("--opt", choices=tm.optim.RULES, help="update rule; default: sgd")
+    add("--activation", choices=("relu", "tanh", "sigmoid"), help="default: tanh for lenet, relu for the others")
+    add("--hidden", nargs="+", **WHOLE, help="units of hidden layers; default: mlp 128 64, lenet 500, dropout-cnn 50")
+    add("--filters", nargs=2, **WHOLE, help="filters of the two convolutions; default: lenet 20 50, dropout-cnn 10 20")
+    add("--kernels", nargs=2, **WHOLE, help="sizes of their kernels; default: 5 5")
+    add("--rate", **REAL, help="fraction that dropout-cnn sets to 0; default: 0.5")
+    names = ", ".join(RECIPES)
+    add("--recipe", metavar="NAME", help=f"a named experiment; other options override its settings:\n{names}")
+    add("--list-recipes", action="store_true", help="describe the recipes and exit")
+
+    add = p.add_argument_group("how to train").add_argument
+    add("--epochs", **WHOLE, help="default: softmax 5, dropout-cnn 8, others 10; 20 on the embedded digits")
+    add("--batch-size", **WHOLE, help="default: 64 for softmax and dropout-cnn, 100 for the others")
+    add("--lr", **REAL, help="learning rate; default: see the table below")
+    add("--momentum", **REAL, help="for the rule momentum; default: 0.9")
+    add("--rho", **REAL, help="decay; default: rmsprop 0.9, adadelta 0.95 (0.9999 with softmax)")
+    add("--eps", **REAL, help="default: adagrad 1e-7, rmsprop 1e-8, adadelta 1e-5 (1e-6 with lenet)")
+    add("--lr-decay", **REAL, help="multiply the learning rate by this after each epoch; default: 1")
+    add("--seed", **WHOLE, help="seed of the weights, the order of the images and dropout; default: 0")
+    add("--device", metavar="LIST", help="cpu, gpu, gpu:1, a list such as cpu:0,cpu:1, or auto; default: cpu")
+    add("--kvstore", choices=("local", "dist_sync"), help="dist_sync: with the workers of launch.py; default: local")
+    add("--timeout", type=float, metavar="S", help="dist_sync: give up after S seconds of silence; default: 60")
+    switch = {"action": argparse.BooleanOptionalAction}
+    add("--compile", **switch, help="replay training steps as static graphs; default: yes")
+
+    add = p.add_argument_group("data").add_argument
+    add(
         "--data",
         metavar="NAME",
-        help="mnist, fashion-mnist, digits or a directory with the four IDX files;\n"
-        "default: $TINYMNIST_DATA, else mnist, else the embedded digits",
+        help="mnist, fashion-mnist, digits, or a directory with the four IDX files;\n"
+        "default: $TINYMNIST_DATA, or mnist, or the embedded digits if there is no network",
     )
-    data.add_argument("--limit", type=int, metavar="N", help="use the first N training images only")
-    data.add_argument(
-        "--hold-out", type=int, metavar="N", help="test on the last N training images instead, to choose settings by"
-    )
-    data.add_argument("--normalize", action="store_true", default=None, help="pixels to mean 0 and deviation 1")
-    data.add_argument(
-        "--augment", action="store_true", default=None, help="shift, turn and scale training images anew every epoch"
-    )
-    out = p.add_argument_group("what is kept and shown")
-    out.add_argument("--save", metavar="DIR", help="where the run is saved; default: a new directory in runs/")
-    out.add_argument(
-        "--save-every", type=int, metavar="N", default=0, help="save every N batches too, not only after epochs"
-    )
-    out.add_argument("--resume", metavar="DIR", help="go on with the run saved there; --epochs may be more than before")
-    out.add_argument("--log-interval", type=int, metavar="N", help="print loss and images/s every N batches")
-    out.add_argument("--show", action="store_true", help="open the picture of the curves at the end")
-    out.add_argument("--quiet", action="store_true", help="print the last line only")
-    lines = [
-        f"  {m:12} " + "  ".join(f"{r} {hyper(m, r)['lr']:g}" for r in tm.optim.RULES if "lr" in hyper(m, r))
-        for m in tm.models.MODELS
-    ]
-    p.epilog = "learning rates:\n" + "\n".join(lines)
+    add("--limit", **WHOLE, help="train on the first N training images only")
+    add("--hold-out", **WHOLE, help="test on the last N training images instead; use it to choose settings")
+    add("--normalize", **switch, help="shift and scale pixels to mean 0 and standard deviation 1; default: no")
+    add("--augment", **switch, help="shift, rotate and scale the training images, anew in each epoch; default: no")
+
+    add = p.add_argument_group("output").add_argument
+    add("--save", metavar="DIR", help="save the run in DIR; default: a new directory in runs/")
+    add("--save-every", **WHOLE, default=0, help="also save every N batches, not only after each epoch")
+    add("--resume", metavar="DIR", help="continue the run saved in DIR; a larger --epochs trains it for longer")
+    add("--log-interval", **WHOLE, help="print loss and speed every N batches")
+    add("--show", action="store_true", help="open the figure with the curves at the end")
+    add("--quiet", action="store_true", help="print only the last line")
+    p.epilog = "learning rates:\n"
+    for model in tm.models.MODELS:
+        rates = {rule: default_hyper(model, rule).get("lr") for rule in tm.optim.RULES}
+        p.epilog += f"  {model:12} " + "  ".join(f"{rule} {lr:g}" for rule, lr in rates.items() if lr) + "\n"
     return p
 
 
-def configured(args):
-    """The model, the rule and the settings that the options ask for: a recipe's, a model's, and those given by hand."""
-    if args.recipe is not None and args.recipe not in RECIPES:
-        raise ValueError(f"there is no recipe {args.recipe!r}; the recipes are {NAMES}")
-    recipe = RECIPES.get(args.recipe)
-    name = args.model or (recipe.model if recipe else "softmax")
-    rule = args.opt or (recipe.rule if recipe else "sgd")
-    arguments = dict(recipe.arguments) if recipe and name == recipe.model else {}
-    if args.activation:
-        if name == "softmax":
-            raise ValueError("softmax regression has no activation; take --model mlp, lenet or dropout-cnn")
-        arguments["activation"] = args.activation
-    values = dict(recipe.hyper) if recipe and rule == recipe.rule else hyper(name, rule)
-    values.update(given(args, "lr", "momentum", "rho", "eps"))
-    settings = dict(recipe.settings) if recipe else dict(SETTINGS.get(name, {}))
-    return tm.models.MODELS[name], arguments, tm.Optimizer(rule, **values), {**settings, **changes(args)}
-
-
-def given(args, *names):
-    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-
-
-def changes(args):
-    """The settings that were given by hand."""
-    return given(args, *(field.name for field in dataclasses.fields(tm.Settings)))
-
-
-class Console:
-    """A progress bar while an epoch runs, a line after it."""
-
-    def __init__(self, run, args):
-        from tqdm import tqdm
-
-        self.args = args
-        total, done = len(run.train_split.labels), run.batch * run.settings.batch_size
-        look = {"unit": " images", "unit_scale": True, "dynamic_ncols": True, "leave": False}
-        hidden = True if args.quiet else None  # None: where stderr is no terminal
-        self.bar = tqdm(total=total, initial=done, disable=hidden, **look)
-
-    def on_batch(self, run, examples):
-        if self.bar.n >= self.bar.total:
-            self.bar.reset()
-            self.bar.initial = 0
-        self.bar.set_description(f"epoch {run.epoch + 1}/{run.settings.epochs}", refresh=False)
-        if run.seen and run.batch % run.settings.log_interval == 0:
-            self.bar.set_postfix_str(f"loss {run.seen[-1][1]:.4f}", refresh=False)
-            if self.args.log_interval and not self.args.quiet:
-                figures = f"loss {run.seen[-1][1]:.4f}, {run.speed[-1]:,.0f} images/s"
-                self.bar.write(f"      epoch {run.epoch + 1} batch {run.batch:5}: {figures}", file=sys.stdout)
-        self.bar.update(examples)
-
-    def on_epoch(self, run):
-        if not self.args.quiet:
-            self.bar.write(line(run.history[-1], len(run.train_split.labels)), file=sys.stdout)
-
-
-def line(e, n):
-    rate = "       –" if e.lr is None else f"{e.lr:8.4g}"
-    return (
-        f"{e.epoch:5} {e.loss:8.4f} {e.train_accuracy:10.4f} {e.test_loss:10.4f} {e.test_accuracy:9.4f}  {rate} "
-        f"{n / max(e.seconds, 1e-3):10,.0f} {e.seconds:8.2f}"
-    )
-
-
 class Signals:
-    """Ctrl-C and SIGTERM end a run where it can go on, the process where no run is under way; a second one, at once."""
+    """Ctrl-C and SIGTERM stop a run where it can be resumed, or end the process if no run trains. A second one kills.
+
+    `number` is that of the signal, None if there was none.
+    """
 
     run = number = None
 
     def __enter__(self):
         numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
-        self.before = {number: signal.signal(number, self.caught) for number in numbers}
+        self.before = {number: signal.signal(number, self.handle) for number in numbers}
         return self
 
     def __exit__(self, *_):
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    def caught(self, number, frame):
+    def handle(self, number, frame):
         for each in self.before:
             signal.signal(each, signal.SIG_DFL)
         self.number = number
         if self.run is None:
-            raise SystemExit(128 + number)
+            raise KeyboardInterrupt(number)
         self.run.stop = True
 
 
-def train(run, args, directory, signals, then=0):
-    """Trains to the end, or to a signal; returns the exit status."""
-    console = Console(run, args)
-    signals.run = run
-    try:
-        run.train(on_batch=console.on_batch, on_epoch=console.on_epoch, save=directory, save_every=args.save_every)
-    finally:
-        signals.run = None
-        console.bar.close()
-    number = signals.number or (signal.SIGTERM if run.stopping else None)  # or another worker was told to stop
-    if number is None:
-        return 0
-    where = f"in epoch {run.epoch + 1} after {run.batch} batches" if run.batch else f"after {run.epoch} epochs"
-    more = f" --epochs {run.settings.epochs + then}" if then else ""
-    print(f"stopped {where}; go on with: python scripts/train.py --resume {shlex.quote(str(directory))}{more}")
-    return 128 + number
-
-
-def report(run, directory, untrained=None, show=False):
-    """The last line, and a picture of the curves beside the checkpoint."""
-    from tinymnist.experiments import figures
-
-    last = run.history[-1]
-    title = f"{run.model.name} by {run.optimizer.name} on {Path(run.data.name).name}, seed {run.settings.seed}"
-    picture, shows = Path(directory) / "curves.png", " (curves.png shows the curves)"
-    try:
-        figures.draw_curves(run.history, len(run.train_split.labels), title, picture, untrained)
-    except (ImportError, tm.DataError) as error:
-        shows = ""
-        print(f"the curves cannot be drawn: {error}", file=sys.stderr)
-    print(f"test accuracy {last.test_accuracy:.4f} after {last.epoch} epochs; saved in {directory}{shows}")
-    if show and shows:
-        figures.open_figure(picture)
-
-
-def without_held_out(data, args):
-    return data if args.hold_out is None else recipes.held_out(data, args.hold_out)
+def get_given(args, names):
+    """{name: value} of those of these options that were given"""
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
 def begin(args):
+    """The run that the options ask for, and the directory it is saved in."""
+    settings = get_given(args, SETTINGS)
     if args.resume is not None:
-        for name in ("model", "opt", "activation", "recipe", "save", "lr", "momentum", "rho", "eps"):
-            if getattr(args, name) is not None:
-                raise ValueError(f"--{name} cannot be given with --resume: the saved run has its own")
-        state = tm.checkpoint.newest(args.resume)[0]  # what it was begun on
-        data = tm.load(args.data or state["where"])
-        if args.hold_out is None:
-            args.hold_out = max(0, len(data.train.labels) - state["examples"]) or None
-        run = tm.resume(args.resume, without_held_out(data, args), **changes(args))
-        if run.epoch == run.settings.epochs:
-            print(
-                f"{args.resume} has ended: --epochs says how many it shall have instead of {run.epoch}", file=sys.stderr
-            )
-        return run, args.resume, 0
-    make, arguments, optimizer, settings = configured(args)
-    data = without_held_out(tm.load(args.data), args)
-    if "epochs" not in settings or (args.epochs is None and data.name == "digits" and not args.recipe):
-        settings["epochs"] = 20 if data.name == "digits" else settings.get("epochs", 10)
-    _, height, width = data.train.images.shape
-    run = tm.Run(make(image=(1, height, width), **arguments), optimizer, data, tm.Settings(**settings))
-    directory = args.save and Path(args.save)
-    if run.exchange.rank == 0 and not directory:  # of many workers the first alone saves
-        directory = fresh(f"runs/{run.model.name}-{optimizer.name}")
-    return run, directory, RECIPES[args.recipe].then if args.recipe and args.epochs is None else 0
+        for name in get_given(args, ("model", "opt", "recipe", "save", *ARGUMENTS, *HYPER)):
+            raise ValueError(f"--{name} cannot be given with --resume: the saved run has its own")
+        run = recipes.resume_run(args.resume, args.data, held_out=args.hold_out, **settings)
+        if run.position.epoch == run.settings.epochs:
+            more = f"give --epochs a number above {run.position.epoch} to continue it"
+            print(f"{args.resume} has ended; {more}", file=sys.stderr)
+        return run, args.resume
+    what = {"recipe": args.recipe, "model": args.model, "rule": args.opt, "options": get_given(args, ARGUMENTS)}
+    hyper = get_given(args, HYPER)
+    run = recipes.make_run(args.data, **what, hyper=hyper, settings=settings, held_out=args.hold_out)
+    directory = args.save
+    if run.exchange.rank == 0 and not directory:  # of several workers, only worker 0 saves
+        directory = new_run_directory(f"runs/{run.model.name}-{run.optimizer.name}")
+    return run, directory
 
 
-def command(args, signals):
-    """Does what the options ask for; returns the exit status."""
-    if args.list_recipes:
-        for name, recipe in RECIPES.items():
-            print(f"{name:17} {recipe.title}\n{'':17} published: {recipe.published}")
-        return 0
-    run, directory, then = begin(args)
-    if run.exchange.rank > 0:  # of many workers the first alone prints and draws, as it alone saves
+def count_epochs(n):
+    return f"{n} epoch" if n == 1 else f"{n} epochs"
+
+
+def list_recipes():
+    for name, recipe in RECIPES.items():
+        print(f"{name:17} {recipe.title}\n{'':17} published: {recipe.published}")
+
+
+def report(run, directory, untrained, show):
+    """Draw the curves next to the checkpoint, and print the last line."""
+    last = run.history[-1]
+    title = f"{run.model.name} by {run.optimizer.name} on {Path(run.data.name).name}, seed {run.settings.seed}"
+    picture, mention = Path(directory) / "curves.png", " (curves.png shows the curves)"
+    try:
+        figures.draw_curves(run.history, len(run.train_split.labels), title, picture, untrained)
+    except (ImportError, tm.DataError) as error:
+        mention = ""
+        print(f"the curves cannot be drawn: {error}", file=sys.stderr)
+    accuracy, after = f"test accuracy {last.test_accuracy:.4f}", f"after {count_epochs(last.epoch)}"
+    print(f"{accuracy} {after}; saved in {directory}{mention}")
+    if show and mention:
+        figures.open_figure(picture)
+
+
+def report_stop(run, directory, then):
+    """Say where the run stopped, and what to type to continue it."""
+    position, words = run.position, ["--resume", directory]
+    where = f"after {count_epochs(position.epoch)}"
+    if position.batch:
+        where = f"in epoch {position.epoch + 1} after {position.batch} batches"
+    if then:
+        words += ["--epochs", run.settings.epochs + then]
+    print(f"stopped {where}; continue with: {cli.make_command(__file__, *words)}")
+
+
+def train_run(run, directory, args, progress, signals):
+    """Train to the end. Returns False if a signal stopped the run, in this worker or in another one."""
+    signals.run = run
+    try:
+        run.train(on_batch=progress.on_batch, on_epoch=progress.on_epoch, save=directory, save_every=args.save_every)
+    finally:
+        signals.run = None
+    return not (signals.number or run.stopping)
+
+
+def train(args, signals):
+    """Do what the options ask for; return the exit status."""
+    run, directory = begin(args)
+    recipe = RECIPES.get(args.recipe)
+    then = recipe.then if recipe and args.epochs is None else 0
+    if run.exchange.rank > 0:  # of several workers, only worker 0 prints and draws
         args.quiet, sys.stdout = True, open(os.devnull, "w")  # noqa: SIM115
     if not args.quiet:
-        rule = ", ".join(f"{k} {v:g}" for k, v in run.optimizer.hyper.items())
-        size, seed = f"{run.model.size:,} parameters", f"seed {run.settings.seed}"
-        print(f"{run.model.name} ({size}) by {run.optimizer.name} ({rule}), {seed}")
-        print(run.data.source)
-        print(HEADER)
+        name, used = f", recipe {args.recipe}" if recipe else "", len(run.train_split.labels)
+        print(f"{run.model!r} by {run.optimizer!r}, seed {run.settings.seed}{name}")
+        limited = used < len(run.data.train.labels)
+        print(run.data.source + (f"; trains on the first {used:,} only" if limited else ""))
     untrained = None
-    if args.recipe and RECIPES[args.recipe].untrained:
-        untrained = tm.evaluate(run.model, run.data.test)
-        if not args.quiet:
-            print(f"    0        –          – {untrained[0]:10.4f} {untrained[1]:9.4f}")
-    status = train(run, args, directory, signals, then)
-    if not status and then:
-        if not args.quiet:
-            print(f"going on from {directory} for {then} more epochs")
-        run = tm.resume(directory, run.data, epochs=run.epoch + then, kvstore=run.settings.kvstore)
-        status = train(run, args, directory, signals)
-    if run.history and not status and run.exchange.rank == 0:
+    with Progress(run, quiet=args.quiet, intervals=args.log_interval is not None) as progress:
+        if recipe and recipe.untrained:
+            untrained = tm.evaluate(run.model, run.data.test)
+            progress.write(f"    0        –          – {untrained[0]:10.4f} {untrained[1]:9.4f}")
+        complete = train_run(run, directory, args, progress, signals)
+        if complete and then:
+            progress.write(f"continuing from {directory} for {then} more epochs")
+            epochs, then = run.position.epoch + then, 0
+            run = tm.resume(directory, run.data, epochs=epochs, kvstore=run.settings.kvstore)
+            complete = train_run(run, directory, args, progress, signals)
+    if not complete:
+        report_stop(run, directory, then)
+        return 128 + (signals.number or signal.SIGTERM)
+    if run.history and run.exchange.rank == 0:
         report(run, directory, untrained, args.show)
-    return status
+    return 0
 
 
 def main(argv=None):
-    try:
+    def work():
         with Signals() as signals:
-            status = command(parser().parse_args(argv), signals)
-            sys.stdout.flush()
-            return status
-    except SystemExit as end:  # argparse has said why; a signal has not
-        if end.code and end.code > 128:
-            print("stopped while no run was under way", file=sys.stderr)
-        return end.code
-    except tm.Diverged as error:
-        return failed(1, error)
-    except (tm.DataError, ValueError, ImportError) as error:
-        return failed(2, error)
-    except (MemoryError, mx.MXNetError) as error:
-        return failed(1, str(error).strip().splitlines()[-1] if str(error) else "out of memory")
-    except OSError as error:  # files have a DataError: it is what was printed that cannot be written
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would try once more at its end
-        return failed(2, f"standard output cannot be written: {error.strerror or error}")
+            args = make_parser().parse_args(argv)
+            return list_recipes() if args.list_recipes else train(args, signals)
 
-
-def failed(status, sentence):
-    print(sentence, file=sys.stderr)
-    return machines.failed(status)
+    return cli.run(work, interrupted="stopped while nothing was being trained")
 
 
 if __name__ == "__main__":
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
-    sys.stdout.reconfigure(errors="replace")  # a terminal that has no –
-    sys.exit(main())
+    cli.start(main)

@@ -1,16 +1,18 @@
-"""What a training shows while it runs: a progress bar on stderr during an epoch, a line on stdout after it."""
+"""What a training shows: a progress bar on stderr during an epoch, and a line of figures on stdout after it."""
 
 from __future__ import annotations
 
 import sys
 
 HEADER = "epoch     loss  train acc  test loss  test acc        lr   images/s  seconds"
+# The text comes before the bar: on a narrow terminal the bar gets shorter, and loss and speed stay.
+BAR = {"bar_format": "{desc} {rate_fmt} {remaining} |{bar}|", "unit": "img", "unit_scale": True, "dynamic_ncols": True}
 
 
 class Progress:
-    """Its methods on_batch and on_epoch are callbacks for Run.train. The bar is only shown on a terminal.
+    """Prints HEADER. Its methods on_batch and on_epoch are callbacks for Run.train. Only a terminal gets the bar.
 
-    intervals=True also prints loss and speed every log interval. quiet=True shows nothing.
+    intervals=True also prints loss and speed every log interval. quiet=True prints nothing.
     """
 
     def __init__(self, run, *, quiet=False, intervals=False):
@@ -19,8 +21,8 @@ class Progress:
             from tqdm import tqdm
 
             total, done = len(run.train_split.labels), run.position.batch * run.settings.batch_size
-            look = {"unit": " images", "unit_scale": True, "dynamic_ncols": True, "leave": False, "disable": None}
-            self.bar = tqdm(total=total, initial=done, **look)
+            self.bar = tqdm(total=total, initial=done, leave=False, disable=None, **BAR)  # None: not on a terminal
+        self.write(HEADER)
 
     def __enter__(self):
         return self
@@ -29,24 +31,28 @@ class Progress:
         if self.bar is not None:
             self.bar.close()
 
+    def write(self, line):
+        """Print a line above the bar."""
+        if not self.quiet:
+            self.bar.write(line, file=sys.stdout)
+
     def on_batch(self, run, examples):
         if self.quiet:
             return
-        position, interval = run.position, run.settings.log_interval
+        position = run.position
         if self.bar.n >= self.bar.total:
             self.bar.reset()
             self.bar.initial = 0
-        self.bar.set_description(f"epoch {position.epoch + 1}/{run.settings.epochs}", refresh=False)
-        if position.seen and position.batch % interval == 0:
-            self.bar.set_postfix_str(f"loss {position.seen[-1][1]:.4f}", refresh=False)
-            if self.intervals:
-                figures = f"loss {position.seen[-1][1]:.4f}, {position.speed[-1]:,.0f} images/s"
-                self.bar.write(f"      epoch {position.epoch + 1} batch {position.batch:5}: {figures}", file=sys.stdout)
+        loss = position.seen[-1][1] if position.seen else None
+        text = f"epoch {position.epoch + 1}/{run.settings.epochs}" + ("" if loss is None else f" loss {loss:.3f}")
+        self.bar.set_description_str(text, refresh=False)
+        if self.intervals and position.seen and position.batch % run.settings.log_interval == 0:
+            figures = f"loss {loss:.4f}, {position.speed[-1]:,.0f} images/s"
+            self.write(f"      epoch {position.epoch + 1} batch {position.batch:5}: {figures}")
         self.bar.update(examples)
 
     def on_epoch(self, run):
-        if not self.quiet:
-            self.bar.write(epoch_line(run.history[-1], len(run.train_split.labels)), file=sys.stdout)
+        self.write(epoch_line(run.history[-1], len(run.train_split.labels)))
 
 
 def epoch_line(epoch, examples):
