@@ -6,20 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from proof import finite_differences, numbers
 
-from tinymnist import layers, loss, models, ops
+from tinymnist import layers, loss, models, ops, windows
 from tinymnist.backend import mx, nd
 
 X, IMAGES, LABELS = (4, 6), (2, 3, 7, 8), [3, 0, 5, 1]
 
 
-def seeded(f):
-    """f with the same random numbers at every call"""
+def fix_seed(f):
+    """f with the same random numbers in every call"""
 
-    def again(*inputs):
+    def call(*inputs):
         mx.random.seed(3)
         return f(*inputs)
 
-    return again
+    return call
 
 
 OPERATIONS = {  # name: function, shapes of its inputs
@@ -45,10 +45,10 @@ OPERATIONS = {  # name: function, shapes of its inputs
     "tanh": (ops.tanh, X),
     "sigmoid": (ops.sigmoid, X),
     "flatten": (ops.flatten, IMAGES),
-    "to_chwn": (ops.to_chwn, IMAGES),
-    "from_chwn": (ops.from_chwn, IMAGES),
-    "dropout": (seeded(lambda x: ops.dropout(x, 0.5)), X),
-    "dropout of channels": (seeded(lambda x: ops.dropout(x, 0.25, axes=(2, 3))), IMAGES),
+    "to_chwn": (windows.to_chwn, IMAGES),
+    "to_nchw": (windows.to_nchw, IMAGES),
+    "dropout": (fix_seed(lambda x: ops.dropout(x, 0.5)), X),
+    "dropout of channels": (fix_seed(lambda x: ops.dropout(x, 0.25, axes=(2, 3))), IMAGES),
     "log_softmax": (loss.log_softmax, X),
     "softmax": (loss.softmax, X),
     "softmax_cross_entropy": (lambda z: loss.softmax_cross_entropy(z, nd.array(LABELS, z.context)), X),
@@ -61,8 +61,8 @@ def test_operations(f, shapes, device):
     finite_differences(f, *(inputs if isinstance(inputs, list) else [inputs]), device=device)
 
 
-def function_of_everything(network):
-    """A network as a function of its input and of all its parameters, with their shapes"""
+def as_function(network):
+    """A network as a function of its input and of all its parameters, and the shapes of these"""
     network.allocate(dtype="float64")
 
     def f(x, *values):
@@ -71,7 +71,7 @@ def function_of_everything(network):
             setattr(network.layers[int(number)], kind, value)
         return network(x)
 
-    return seeded(f), [p.shape for p in network.parameters.values()]
+    return fix_seed(f), [p.shape for p in network.parameters.values()]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def function_of_everything(network):
     ids=lambda layer: type(layer).__name__,
 )
 def test_layers(layer, device):
-    f, shapes = function_of_everything(layers.Sequential(layer, layers.Dense(5), image=IMAGES[1:]))
+    f, shapes = as_function(layers.Sequential(layer, layers.Dense(5), image=IMAGES[1:]))
     finite_differences(f, *numbers("float64", IMAGES, *shapes), device=device)
 
 
@@ -112,9 +112,9 @@ def test_layers(layer, device):
     ],
 )
 def test_whole_models_to_the_loss(make, arguments, device):
-    f, shapes = function_of_everything(models.MODELS[make](**arguments))
+    f, shapes = as_function(models.MODELS[make](**arguments))
     x, *weights = numbers("float64", (4, 1, 28, 28), *shapes)
-    weights = [w / np.sqrt(w[0].size) for w in weights]  # so that no activation saturates
+    weights = [w / np.sqrt(w[0].size) for w in weights]  # no activation saturates then
     finite_differences(
         lambda *i: loss.softmax_cross_entropy(f(*i), nd.array(LABELS, device)), x, *weights, directions=3, device=device
     )

@@ -1,4 +1,4 @@
-"""First values: within their bounds, spread as their law says, and Gluon's, draw for draw."""
+"""Initial values lie within their bounds, have the right distribution, and equal Gluon's for the same seed."""
 
 import math
 
@@ -11,7 +11,7 @@ from tinymnist.backend import mx, nd
 MANY = (400, 500)  # enough draws to see a moment to half a percent
 
 
-def draws(draw, shape, *number, **where):
+def draw_seeded(draw, shape, *number, **where):
     mx.random.seed(1)
     return draw(shape, *number, **where)
 
@@ -31,17 +31,17 @@ def draws(draw, shape, *number, **where):
     ],
 )
 @pytest.mark.parametrize("shape", [(10, 784), (1, 1), (20, 1, 5, 5), (50, 20, 5, 5), (6, 4, 2, 3)])
-def test_the_same_seed_draws_gluons_weights(ours, gluon, shape):
+def test_the_same_seed_gives_gluons_weights(ours, gluon, shape):
     draw, *number = ours
     theirs = nd.zeros(shape)
     mx.random.seed(1)
     gluon(mx.init.InitDesc("weight"), theirs)
-    np.testing.assert_allclose(draws(draw, shape, *number).asnumpy(), theirs.asnumpy(), rtol=1e-6)
+    np.testing.assert_allclose(draw_seeded(draw, shape, *number).asnumpy(), theirs.asnumpy(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("sigma", [0.01, 1, 3])
 def test_normal_has_mean_0_and_deviation_sigma(sigma, dtype, device):
-    w = draws(init.normal, MANY, sigma, ctx=device, dtype=dtype).asnumpy()
+    w = draw_seeded(init.normal, MANY, sigma, ctx=device, dtype=dtype).asnumpy()
     assert (w.shape, w.dtype) == (MANY, dtype)
     assert abs(w.mean()) < 0.01 * sigma
     assert w.std() == pytest.approx(sigma, rel=0.01)
@@ -50,8 +50,8 @@ def test_normal_has_mean_0_and_deviation_sigma(sigma, dtype, device):
 
 
 @pytest.mark.parametrize("scale", [0.01, 1, 3])
-def test_uniform_fills_its_bounds_evenly(scale, dtype, device):
-    w = draws(init.uniform, MANY, scale, ctx=device, dtype=dtype).asnumpy()
+def test_uniform_fills_its_range_evenly(scale, dtype, device):
+    w = draw_seeded(init.uniform, MANY, scale, ctx=device, dtype=dtype).asnumpy()
     assert (w.shape, w.dtype) == (MANY, dtype)
     assert 0.999 * scale < w.max() <= scale
     assert -scale <= w.min() < -0.999 * scale
@@ -69,8 +69,8 @@ def test_uniform_fills_its_bounds_evenly(scale, dtype, device):
     ],
 )
 @pytest.mark.parametrize("magnitude", [3, 2.24, 1])
-def test_xaviers_bound_is_of_fan_in_and_fan_out(shape, fan_in, fan_out, magnitude, device):
-    w = draws(init.xavier, shape, magnitude, ctx=device).asnumpy()
+def test_xaviers_bound_depends_on_fan_in_and_fan_out(shape, fan_in, fan_out, magnitude, device):
+    w = draw_seeded(init.xavier, shape, magnitude, ctx=device).asnumpy()
     bound = math.sqrt(magnitude / ((fan_in + fan_out) / 2))
     assert 0.998 * bound < np.abs(w).max() <= bound
     assert w.std() == pytest.approx(bound / math.sqrt(3), rel=0.02)
@@ -78,6 +78,6 @@ def test_xaviers_bound_is_of_fan_in_and_fan_out(shape, fan_in, fan_out, magnitud
 
 @pytest.mark.parametrize("draw", [init.normal, init.uniform, init.xavier])
 def test_the_seed_decides(draw):
-    first, again = draws(draw, (5, 5)).asnumpy(), draws(draw, (5, 5)).asnumpy()
+    first, again = draw_seeded(draw, (5, 5)).asnumpy(), draw_seeded(draw, (5, 5)).asnumpy()
     np.testing.assert_array_equal(first, again)
     assert (draw((5, 5)).asnumpy() != first).any()

@@ -1,4 +1,4 @@
-"""Each layer is Gluon's, in any place of a network; parameters are views of one vector, under Gluon's names."""
+"""Every layer equals Gluon's, anywhere in a network. Parameters are views of one vector, under Gluon's names."""
 
 import math
 
@@ -9,6 +9,7 @@ from proof import TOLERANCE, difference, numbers
 from tinymnist.backend import autograd, mx, nd
 from tinymnist.layers import Activation, AvgPool2D, Conv2D, Dense, Dropout, Flatten, MaxPool2D, Sequential
 from tinymnist.models import lenet, mlp
+from tinymnist.runtime.step import copy_model, has_dropout
 
 nn = mx.gluon.nn
 IMAGE = (3, 9, 8)
@@ -43,8 +44,8 @@ NETWORKS = {  # ours and Gluon's
 }
 
 
-def passed(network, x):
-    """A network's result, and the gradient of its input"""
+def forward_and_backward(network, x):
+    """The result of a network, and the gradient of its input"""
     x.attach_grad()
     with autograd.record():
         y = network(x)
@@ -54,7 +55,7 @@ def passed(network, x):
 
 @pytest.mark.parametrize("end", [[], [lambda: (Dense(2), nn.Dense(2))]], ids=["", "then dense"])
 @pytest.mark.parametrize("pairs", NETWORKS.values(), ids=NETWORKS)
-def test_a_network_is_gluons(pairs, end, dtype, device):
+def test_a_network_equals_gluons(pairs, end, dtype, device):
     layers, blocks = zip(*pairs(), *(last() for last in end))
     ours, gluon = Sequential(*layers, image=IMAGE), nn.Sequential()
     gluon.add(*blocks)
@@ -69,22 +70,11 @@ def test_a_network_is_gluons(pairs, end, dtype, device):
     assert {k: v.shape for k, v in ours.parameters.items()} == {k: v.shape for k, v in theirs.items()}
     for name, value in ours.parameters.items():
         theirs[name].set_data(value)
-    results = zip(passed(ours, x), passed(gluon, x))
+    results = zip(forward_and_backward(ours, x), forward_and_backward(gluon, x))
     assert max(difference(a, b) for a, b in results) <= TOLERANCE[dtype]
     if ours.size:
         gradients = np.concatenate([theirs[name].grad().asnumpy().ravel() for name in ours.parameters])
         assert difference(ours.gradients.asnumpy(), gradients) <= TOLERANCE[dtype]
-
-
-@pytest.mark.parametrize("pairs", NETWORKS.values(), ids=NETWORKS)
-def test_build_gives_the_shape_of_the_result(pairs, device):
-    network = Sequential(*(layer for layer, _ in pairs()), image=IMAGE)
-    shape = IMAGE
-    for layer in network.layers:
-        shape = layer.build(shape)
-    if network.size:
-        network.allocate(device)
-    assert network(nd.ones((4, *IMAGE), device)).shape == (4, *shape)
 
 
 def test_parameters_are_views_of_one_vector(device):
@@ -102,11 +92,11 @@ def test_parameters_are_views_of_one_vector(device):
     assert network.layers[3].bias.asnumpy().tolist() == [44, 45, 46]
 
 
-def test_a_second_pass_writes_the_gradients_anew(device):
+def test_a_second_backward_replaces_the_gradients(device):
     network, x = mlp(hidden=(4,)).initialize(0, device), nd.ones((2, 1, 28, 28), device)
-    passed(network, x)
+    forward_and_backward(network, x)
     first = network.gradients.asnumpy()
-    passed(network, x)
+    forward_and_backward(network, x)
     np.testing.assert_array_equal(network.gradients.asnumpy(), first)
     assert np.abs(first).max() > 0
 
@@ -134,10 +124,10 @@ def test_the_defaults_are_those_of_the_papers():
     assert (network.weights.context, network.weights.dtype) == (mx.cpu(), np.float32)
 
 
-def test_a_replica_is_equal_and_independent(device):
+def test_a_copy_is_equal_and_independent(device):
     network, x = lenet(filters=(2, 3)).initialize(1, device), nd.array(numbers("float32", (2, 1, 28, 28)), device)
     network.mean, network.std = 0.5, 0.25
-    twin = network.replica(device)
+    twin = copy_model(network, device)
     np.testing.assert_array_equal(twin(x).asnumpy(), network(x).asnumpy())
     assert (twin.mean, twin.std, twin.image, twin.init) == (0.5, 0.25, network.image, network.init)
     before = network(x).asnumpy()
@@ -148,10 +138,10 @@ def test_a_replica_is_equal_and_independent(device):
 
 def test_pixels_are_scaled_to_mean_and_deviation(dtype, device):
     network, images = mlp().initialize(0, device, dtype), nd.array([[0, 51, 255]], device, "uint8")
-    assert network.scaled(images).dtype == np.dtype(dtype)
-    np.testing.assert_allclose(network.scaled(images).asnumpy(), [[0, 0.2, 1]], rtol=1e-6)
+    assert network.scale(images).dtype == np.dtype(dtype)
+    np.testing.assert_allclose(network.scale(images).asnumpy(), [[0, 0.2, 1]], rtol=1e-6)
     network.mean, network.std = 0.1, 0.5
-    np.testing.assert_allclose(network.scaled(images).asnumpy(), [[-0.2, 0.2, 1.8]], rtol=1e-6)
+    np.testing.assert_allclose(network.scale(images).asnumpy(), [[-0.2, 0.2, 1.8]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("before", [[], [Conv2D(3, 1)], [Activation("relu")]], ids=["first", "second", "after relu"])
@@ -172,9 +162,9 @@ def test_plain_dropout_drops_single_pixels(device):
     assert (y == 0).mean() == pytest.approx(0.25, abs=0.04)
 
 
-def test_a_network_knows_whether_it_is_random():
-    assert Sequential(Dense(3), Dropout(0.5)).random
-    assert not Sequential(Dense(3), Activation("relu")).random
+def test_a_network_with_dropout_is_recognized():
+    assert has_dropout(Sequential(Dense(3), Dropout(0.5)))
+    assert not has_dropout(Sequential(Dense(3), Activation("relu")))
 
 
 @pytest.mark.parametrize(
@@ -189,9 +179,9 @@ def test_a_network_knows_whether_it_is_random():
             lambda: Sequential(Conv2D(1, 2), MaxPool2D((1, 4)), image=(1, 4, 4)),
             "a window of 4 is larger than the 3 pixels",
         ),
-        (lambda: Sequential(AvgPool2D(2, stride=-1)), "at least 1, not 2 and -1"),
+        (lambda: Sequential(AvgPool2D(2, stride=-1)), "at least 1, not 2, -1 and 1"),
     ],
 )
-def test_what_does_not_fit_is_refused(make, sentence):
+def test_layers_that_do_not_fit_are_refused(make, sentence):
     with pytest.raises(ValueError, match=sentence):
         make()

@@ -1,7 +1,7 @@
-"""From logits to loss as the framework does it, also where logits are huge, rows of every size, or there is one class.
+"""The loss equals the built-in one, also for huge logits, rows of very different scale, and a single class.
 
-Log-probabilities of order 1 may cancel to 0, and the built-in's float32 ones are off by some 1e-6: differences are in
-units of the largest element or of 1 (`floor`).
+Log-probabilities may cancel to 0, and those of the built-in are off by some 1e-6 in float32: differences are measured in
+units of the largest element, or of 1 (`floor`).
 """
 
 import functools
@@ -18,7 +18,7 @@ from tinymnist.backend import mx, nd
 SHAPES = [(1, 1), (1, 10), (3, 1), (2, 2), (64, 10), (5, 1000)]
 
 
-def rows_of_every_scale(dtype, shape):
+def scale_rows(dtype, shape):
     """Row 0 of size 1e-3, the last of size 1e4"""
     return numbers(dtype, shape) * np.logspace(-3, 4, shape[0], dtype=dtype)[:, None]
 
@@ -29,29 +29,29 @@ LOGITS = {
     "+-1e4": lambda dtype, shape: 1e4 * np.sign(numbers(dtype, shape)),
     "all about 1e4": lambda dtype, shape: (1e4 + np.round(numbers(dtype, shape))).astype(dtype),
     "all about -1e4": lambda dtype, shape: (-1e4 + np.round(numbers(dtype, shape))).astype(dtype),
-    "every scale": rows_of_every_scale,
+    "every scale": scale_rows,
     "ties": lambda dtype, shape: np.round(numbers(dtype, shape)),
 }
 each_logits = pytest.mark.parametrize("logits", LOGITS.values(), ids=LOGITS)
 each_shape = pytest.mark.parametrize("shape", SHAPES)
 
 
-def some_labels(n, classes):
+def draw_labels(n, classes):
     return np.random.default_rng(0).integers(0, classes, n)
 
 
 @each_shape
 @each_logits
 @pytest.mark.parametrize("name", ["log_softmax", "softmax"])
-def test_softmax_is_the_built_in(name, logits, shape, dtype, device):
+def test_softmax_equals_the_built_in(name, logits, shape, dtype, device):
     same(getattr(loss, name), getattr(nd, name), logits(dtype, shape), device=device, floor=1)
 
 
 @each_shape
 @each_logits
 @pytest.mark.parametrize("label_dtype", ["float32", "int32", "uint8"])
-def test_softmax_cross_entropy_is_the_mean_of_gluons(label_dtype, logits, shape, dtype, device):
-    labels = nd.array(np.minimum(some_labels(*shape), 255), device, label_dtype)
+def test_softmax_cross_entropy_equals_the_mean_of_gluons(label_dtype, logits, shape, dtype, device):
+    labels = nd.array(np.minimum(draw_labels(*shape), 255), device, label_dtype)
     gluon = mx.gluon.loss.SoftmaxCrossEntropyLoss()
 
     @functools.wraps(loss.softmax_cross_entropy)
@@ -64,8 +64,8 @@ def test_softmax_cross_entropy_is_the_mean_of_gluons(label_dtype, logits, shape,
     same(ours, builtin, logits(dtype, shape), device=device, floor=1)
 
 
-def test_the_gradient_is_softmax_minus_one_hot_over_n(dtype, device):
-    logits, labels = numbers(dtype, (6, 4)), some_labels(6, 4)
+def test_the_gradient_is_softmax_minus_one_hot(dtype, device):
+    logits, labels = numbers(dtype, (6, 4)), draw_labels(6, 4)
     _, upstream = record(lambda u: u, [np.ones(1, dtype)], device, {})  # the random gradient from above, of shape (1,)
     _, gradient = record(lambda z: loss.softmax_cross_entropy(z, nd.array(labels, device)), [logits], device, {})
     p = np.exp(logits.astype("float64"))
@@ -94,11 +94,11 @@ def test_the_loss_by_hand(device):
 
 @pytest.mark.parametrize("label_dtype", ["float32", "int32", "uint8", "int64"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_accuracy_is_the_built_in(shape, label_dtype, dtype, device):
-    logits, labels = np.round(numbers(dtype, shape)), np.minimum(some_labels(*shape), 255).astype(label_dtype)
+def test_accuracy_equals_the_built_in(shape, label_dtype, dtype, device):
+    logits, labels = np.round(numbers(dtype, shape)), np.minimum(draw_labels(*shape), 255).astype(label_dtype)
     metric = mx.metric.Accuracy()
     metric.update(nd.array(labels, device, label_dtype), nd.array(logits, device, dtype))
-    ours = loss.correct(nd.array(logits, device, dtype), nd.array(labels, device, label_dtype))
+    ours = loss.is_correct(nd.array(logits, device, dtype), nd.array(labels, device, label_dtype))
     assert ours.shape == shape[:1]
     assert ours.asnumpy().mean() == pytest.approx(metric.get()[1], rel=1e-6)
     share = loss.accuracy(nd.array(logits, device, dtype), nd.array(labels, device, label_dtype))
@@ -107,9 +107,9 @@ def test_accuracy_is_the_built_in(shape, label_dtype, dtype, device):
 
 def test_accuracy_by_hand(device):
     logits = nd.array([[1, 2, 0], [3, 0, 0], [5, 5, 5], [0, 0, 1]], device)
-    of_equals_the_first = loss.correct(logits, nd.array([1, 0, 0, 1], device))
-    assert of_equals_the_first.asnumpy().tolist() == [1, 1, 1, 0]
-    assert loss.correct(logits, nd.array([0, 1, 2, 0], device)).asnumpy().tolist() == [0, 0, 0, 0]
+    first_of_equals = loss.is_correct(logits, nd.array([1, 0, 0, 1], device))
+    assert first_of_equals.asnumpy().tolist() == [1, 1, 1, 0]
+    assert loss.is_correct(logits, nd.array([0, 1, 2, 0], device)).asnumpy().tolist() == [0, 0, 0, 0]
 
 
 @given(st.integers(1, 20), st.integers(1, 20), st.floats(1e-3, 1e4), st.integers(0, 1000))

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from proof import numbers, same
 
-from tinymnist import ops
+from tinymnist import ops, windows
 from tinymnist.backend import autograd, mx, nd
 
 
@@ -41,10 +41,10 @@ def chwn(op):
     """op with layout="CHWN", for images (N, C, H, W)"""
 
     @functools.wraps(op)
-    def turned(x, *inputs, **options):
+    def call(x, *inputs, **options):
         return op(x.transpose((1, 2, 3, 0)), *inputs, layout="CHWN", **options).transpose((3, 0, 1, 2))
 
-    return turned
+    return call
 
 
 LAYOUTS = {"NCHW": lambda op: op, "CHWN": chwn}
@@ -66,7 +66,7 @@ each_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
         ((3, 2, 5, 4), 6),
     ],
 )
-def test_dense_is_the_built_in(x, units, bias, dtype, device):
+def test_dense_equals_the_built_in(x, units, bias, dtype, device):
     inputs = numbers(dtype, x, (units, int(np.prod(x[1:]))), (units,))
     same(ops.dense, fully_connected, *inputs[: 3 if bias else 2], device=device)
 
@@ -134,14 +134,14 @@ CONVOLUTIONS = [  # x, filters, kernel, how
 
 @each_layout
 @pytest.mark.parametrize("x, filters, kernel, how", CONVOLUTIONS)
-def test_conv2d_is_the_built_in(x, filters, kernel, how, layout, dtype, device):
+def test_conv2d_equals_the_built_in(x, filters, kernel, how, layout, dtype, device):
     inputs = numbers(dtype, x, (filters, x[1], *pair(kernel)), (filters,))
     same(layout(ops.conv2d), convolution, *inputs, device=device, **how)
 
 
 @each_layout
 @pytest.mark.parametrize("x, filters, kernel, how", CONVOLUTIONS[::5])
-def test_conv2d_without_bias_is_the_built_in(x, filters, kernel, how, layout, dtype, device):
+def test_conv2d_without_bias_equals_the_built_in(x, filters, kernel, how, layout, dtype, device):
     inputs = numbers(dtype, x, (filters, x[1], *pair(kernel)))
     same(layout(ops.conv2d), convolution, *inputs, device=device, **how)
 
@@ -201,7 +201,7 @@ each_pooling = pytest.mark.parametrize("x, kernel, how", POOLINGS)
 
 @each_layout
 @each_pooling
-def test_max_pool2d_is_the_built_in(x, kernel, how, layout, dtype, device):
+def test_max_pool2d_equals_the_built_in(x, kernel, how, layout, dtype, device):
     same(layout(ops.max_pool2d), max_pooling, numbers(dtype, x), kernel=kernel, device=device, **how)
 
 
@@ -214,28 +214,28 @@ def test_max_pool2d_breaks_ties_as_the_built_in_does(x, kernel, how, layout, dty
 
 @each_layout
 @each_pooling
-def test_avg_pool2d_is_the_built_in(x, kernel, how, layout, dtype, device):
+def test_avg_pool2d_equals_the_built_in(x, kernel, how, layout, dtype, device):
     same(layout(ops.avg_pool2d), avg_pooling, numbers(dtype, x), kernel=kernel, device=device, **how)
 
 
 @pytest.mark.parametrize("shape", [(1,), (3, 5), (2, 3, 4, 5)])
 @pytest.mark.parametrize("scale", [1e-3, 1, 30, 1e4])
 @pytest.mark.parametrize("name", ["relu", "tanh", "sigmoid"])
-def test_activation_is_the_built_in(name, scale, shape, dtype, device):
+def test_activation_equals_the_built_in(name, scale, shape, dtype, device):
     x = scale * numbers(dtype, shape)
     x[..., -1] = 0  # where relu has a corner
     same(getattr(ops, name), functools.partial(nd.Activation, act_type=name), x, device=device)
 
 
 @pytest.mark.parametrize("x", [(1, 1, 1, 1), (2, 3, 4, 5), (5, 1, 3, 2)])
-def test_flatten_is_the_built_in(x, dtype, device):
+def test_flatten_equals_the_built_in(x, dtype, device):
     same(ops.flatten, nd.flatten, numbers(dtype, x), device=device)
 
 
 @pytest.mark.parametrize("x", [(1, 1, 1, 1), (2, 3, 4, 5), (5, 1, 3, 2)])
-def test_layouts_turn_into_one_another(x, dtype, device):
-    same(ops.to_chwn, lambda x: x.transpose((1, 2, 3, 0)), numbers(dtype, x), device=device)
-    same(ops.from_chwn, lambda x: x.transpose((3, 0, 1, 2)), numbers(dtype, x), device=device)
+def test_layouts_are_transposes(x, dtype, device):
+    same(windows.to_chwn, lambda x: x.transpose((1, 2, 3, 0)), numbers(dtype, x), device=device)
+    same(windows.to_nchw, lambda x: x.transpose((3, 0, 1, 2)), numbers(dtype, x), device=device)
 
 
 # Random shapes beside the tables.
@@ -249,7 +249,7 @@ sizes = st.tuples(small, small)
 @pytest.mark.parametrize(
     "op, builtin", [("conv2d", convolution), ("max_pool2d", max_pooling), ("avg_pool2d", avg_pooling)]
 )
-def test_any_windows_are_the_built_in(op, builtin, device, x, filters, data):
+def test_any_windows_equal_the_built_in(op, builtin, device, x, filters, data):
     kernel, stride, pad = (data.draw(st.tuples(s, s)) for s in (st.integers(1, 5), small, st.integers(0, 3)))
     if op == "conv2d":
         dilate = data.draw(sizes)
@@ -264,7 +264,7 @@ def test_any_windows_are_the_built_in(op, builtin, device, x, filters, data):
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(x=st.lists(st.integers(1, 6), min_size=2, max_size=4), units=st.integers(1, 6))
-def test_any_dense_is_the_built_in(device, x, units):
+def test_any_dense_equals_the_built_in(device, x, units):
     same(
         ops.dense, fully_connected, *numbers("float64", tuple(x), (units, int(np.prod(x[1:]))), (units,)), device=device
     )
@@ -273,7 +273,7 @@ def test_any_dense_is_the_built_in(device, x, units):
 # Dropout has its own random numbers, and so is compared by what it does to ones.
 
 
-def dropped(rate, shape=(50, 40), dtype="float32", device=None, dropout=ops.dropout, **how):
+def drop(rate, shape=(50, 40), dtype="float32", device=None, dropout=ops.dropout, **how):
     """What a layer of ones becomes, and its gradient for ones from above"""
     x = nd.ones(shape, device, dtype)
     x.attach_grad()
@@ -285,8 +285,8 @@ def dropped(rate, shape=(50, 40), dtype="float32", device=None, dropout=ops.drop
 
 @pytest.mark.parametrize("rate", [0.1, 0.25, 0.5, 0.9])
 def test_dropout_keeps_scales_and_drops_as_the_built_in_does(rate, dtype, device):
-    ours, gradient = dropped(rate, dtype=dtype, device=device)
-    theirs, _ = dropped(rate, dtype=dtype, device=device, dropout=lambda x, rate: nd.Dropout(x, p=rate))
+    ours, gradient = drop(rate, dtype=dtype, device=device)
+    theirs, _ = drop(rate, dtype=dtype, device=device, dropout=lambda x, rate: nd.Dropout(x, p=rate))
     np.testing.assert_allclose(np.unique(ours), np.unique(theirs), rtol=1e-6)  # 0 and 1 / (1 - rate)
     np.testing.assert_array_equal(gradient, ours)
     spread = np.sqrt(rate * (1 - rate) / ours.size)
@@ -296,8 +296,8 @@ def test_dropout_keeps_scales_and_drops_as_the_built_in_does(rate, dtype, device
 
 @pytest.mark.parametrize("axes", [(), (0,), (1,), (2, 3), (1, 2), (0, 3)])
 def test_dropout_of_axes_shares_a_draw_along_them(axes, device):
-    ours, gradient = dropped(0.5, (6, 7, 8, 9), device=device, axes=axes)
-    theirs, _ = dropped(0.5, (6, 7, 8, 9), device=device, dropout=lambda x, rate: nd.Dropout(x, p=rate, axes=axes))
+    ours, gradient = drop(0.5, (6, 7, 8, 9), device=device, axes=axes)
+    theirs, _ = drop(0.5, (6, 7, 8, 9), device=device, dropout=lambda x, rate: nd.Dropout(x, p=rate, axes=axes))
     for y in (ours, theirs):
         one = y[tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(4))]
         np.testing.assert_array_equal(y, np.broadcast_to(one, y.shape))
@@ -315,7 +315,7 @@ def test_dropout_of_x_is_x_times_dropout_of_ones(dtype, device):
 
 
 def test_dropout_draws_afresh_at_every_step(device):
-    assert (dropped(0.5, device=device)[0] != dropped(0.5, device=device)[0]).any()
+    assert (drop(0.5, device=device)[0] != drop(0.5, device=device)[0]).any()
 
 
 def test_dropout_is_off_in_prediction(device):
@@ -324,7 +324,7 @@ def test_dropout_is_off_in_prediction(device):
         recorded = ops.dropout(x, 0.5)
     for y in (recorded, ops.dropout(x, 0.5)):
         np.testing.assert_array_equal(y.asnumpy(), x.asnumpy())
-    np.testing.assert_array_equal(dropped(0, device=device)[0], x.asnumpy())
+    np.testing.assert_array_equal(drop(0, device=device)[0], x.asnumpy())
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1, 1.5, float("nan")])
@@ -340,18 +340,18 @@ def test_dropout_refuses_other_rates(rate):
         (ops.max_pool2d, (1, 1, 4, 9), {"kernel": 5}, "a window of 5 is larger than the 4 pixels of the padded image"),
         (ops.max_pool2d, (1, 1, 9, 4), {"kernel": 5}, "a window of 5 is larger than the 4 pixels"),
         (ops.avg_pool2d, (1, 1, 2, 2), {"kernel": 5, "pad": 1}, "a window of 5 is larger than the 4 pixels"),
-        (ops.max_pool2d, (1, 1, 4, 4), {"kernel": 0}, "at least 1, not 0 and 0"),
-        (ops.max_pool2d, (1, 1, 4, 4), {"kernel": 0, "stride": 1}, "at least 1, not 0 and 1"),
-        (ops.max_pool2d, (1, 1, 4, 4), {"kernel": 2, "stride": 0}, "at least 1, not 2 and 0"),
-        (ops.avg_pool2d, (1, 1, 4, 4), {"kernel": 2, "stride": (1, -1)}, "at least 1, not 2 and -1"),
+        (ops.max_pool2d, (1, 1, 4, 4), {"kernel": 0}, "at least 1, not 0, 0 and 1"),
+        (ops.max_pool2d, (1, 1, 4, 4), {"kernel": 0, "stride": 1}, "at least 1, not 0, 1 and 1"),
+        (ops.max_pool2d, (1, 1, 4, 4), {"kernel": 2, "stride": 0}, "at least 1, not 2, 0 and 1"),
+        (ops.avg_pool2d, (1, 1, 4, 4), {"kernel": 2, "stride": (1, -1)}, "at least 1, not 2, -1 and 1"),
         (ops.conv2d, (1, 1, 4, 9), {"kernel": (5, 5)}, "a window of 5 is larger than the 4 pixels"),
         (ops.conv2d, (1, 1, 9, 4), {"kernel": (5, 5)}, "a window of 5 is larger than the 4 pixels"),
         (ops.conv2d, (1, 1, 4, 4), {"kernel": (3, 3), "dilate": 2}, "a window of 5 is larger than the 4 pixels"),
         (ops.conv2d, (1, 1, 2, 3), {"kernel": (5, 5), "pad": 1}, "a window of 5 is larger than the 4 pixels"),
-        (ops.conv2d, (1, 1, 4, 4), {"kernel": (3, 3), "stride": 0}, "at least 1, not 3 and 0"),
+        (ops.conv2d, (1, 1, 4, 4), {"kernel": (3, 3), "stride": 0}, "at least 1, not 3, 0 and 1"),
     ],
 )
-def test_windows_that_never_fit_are_refused(op, x, how, sentence, layout):
+def test_windows_that_do_not_fit_are_refused(op, x, how, sentence, layout):
     if op is ops.conv2d:
         kernel = how["kernel"]
         inputs, how = [nd.ones(x), nd.ones((1, 1, *kernel))], {k: v for k, v in how.items() if k != "kernel"}
@@ -368,8 +368,15 @@ def test_another_layout_is_refused(op):
         op(nd.ones((1, 1, 4, 4)), second, layout="CHNW")
 
 
-def test_arrays_that_never_change_lie_where_they_are_asked_for():
-    for array in (ops.ones((2,), mx.cpu(1), "float64"), ops.zeros((2,), mx.cpu(1), "float64")):
-        assert (array.context, array.dtype) == (mx.cpu(1), np.float64)
-    table = ops.windows(1, 3, 3, 2, 2, 1, 1, 1, 1, mx.cpu(1))
-    assert (table.context, table.dtype) == (mx.cpu(1), np.int32)  # in float32 the rows from 2^24 on would not be whole
+def test_constants_are_made_once_on_their_device():
+    table = windows.constant(windows.index_table, 1, 3, 3, 2, 2, 1, 1, 1, 1, mx.cpu(1))
+    assert (table.context, table.dtype) == (mx.cpu(1), np.int32)  # float32 has no odd row numbers from 2^24 on
+    assert windows.constant(windows.index_table, 1, 3, 3, 2, 2, 1, 1, 1, 1, mx.cpu(1)) is table
+    assert windows.constant(windows.index_table, 1, 3, 3, 2, 2, 1, 1, 1, 1, mx.cpu(0)) is not table
+
+
+def test_the_index_table_of_conv2ds_docstring():
+    table = windows.index_table(1, 3, 3, 2, 2, 1, 1, 1, 1, mx.cpu()).asnumpy().reshape(5, 4)
+    assert table.tolist() == [[0, 1, 3, 4], [1, 2, 4, 5], [3, 4, 6, 7], [4, 5, 7, 8], [9, 9, 9, 9]]
+    lines = ["pixel (0, 0)   0 1 3 4", "pixel (0, 1)   1 2 4 5", "pixel (1, 0)   3 4 6 7", "pixel (1, 1)   4 5 7 8"]
+    assert all(line in ops.conv2d.__doc__ for line in lines)

@@ -1,0 +1,85 @@
+"""The training loop is the one that README shows, and trains as the runtime does. Evaluation and prediction by hand."""
+
+import inspect
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runs import RULES, SMALL, digits
+
+import tinymnist as tm
+from tinymnist.batches import Split
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def test_readme_shows_the_loop():
+    source = inspect.getsource(tm.train)
+    head, _, body = source.partition('    """')
+    loop = head + body.partition('"""\n')[2]
+    assert loop in README.read_text("utf-8")
+    lines = textwrap.dedent(loop).splitlines()
+    assert [line.split("#")[-1].strip() for line in lines if "#" in line] == [
+        "forward",
+        "fills model.gradients",
+        "update",
+    ]
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", ["softmax", "mlp", "lenet"])
+def test_the_loop_and_the_runtime_give_equal_weights(name, rule):
+    data, how = digits(train=101), {"epochs": 2, "batch_size": 20, "seed": 3}  # the last batch has one image
+    model = tm.models.MODELS[name](**SMALL[name]).initialize(3)
+    tm.train(model, tm.Optimizer(rule, **RULES[rule]), data.train, **how)
+    for compile in (True, False):
+        run = tm.fit(
+            tm.models.MODELS[name](**SMALL[name]), tm.Optimizer(rule, **RULES[rule]), data, compile=compile, **how
+        )
+        assert run.model.weights.asnumpy().tobytes() == model.weights.asnumpy().tobytes()
+
+
+@pytest.mark.parametrize("batch", [1, 7, 300])
+def test_evaluate_and_predict_by_hand(batch, monkeypatch):
+    """Softmax regression in numpy, over batches of several sizes; the last one is smaller."""
+    monkeypatch.setitem(tm.train.__globals__, "BATCH", batch)
+    model = tm.softmax_regression().initialize(1)
+    images, labels = (array[:30] for array in tm.load("digits").test)
+    logits = images.reshape(30, -1) / 255 @ model.parameters["0.weight"].asnumpy().T.astype("float64")
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(tm.predict(model, images), probabilities, rtol=1e-4, atol=1e-7)
+    loss, accuracy = tm.evaluate(model, Split(images, labels))
+    assert loss == pytest.approx(-np.log(probabilities[np.arange(30), labels]).mean(), rel=1e-6)
+    assert accuracy == (logits.argmax(1) == labels).mean()
+
+
+IMAGES, LABELS = tm.load("digits").test
+
+
+@pytest.mark.parametrize(
+    "images, labels, sentence",
+    [
+        (
+            IMAGES[:, :20],
+            LABELS,
+            r"are uint8 of the shape \(300, 20, 28\); the model takes bytes, uint8, of the shape \(N, 28, 28\)",
+        ),
+        (IMAGES[0], LABELS, r"are uint8 of the shape \(28, 28\)"),
+        (IMAGES.astype("float32"), LABELS, r"are float32 of the shape \(300, 28, 28\)"),
+        (IMAGES, LABELS[:200], "300 images and 200 labels; every image needs one label"),
+        (IMAGES[:0], LABELS[:0], "0 images and 0 labels"),
+        (IMAGES, LABELS + 1, "there is a label 10; they are whole numbers from 0 to 9"),
+        (IMAGES, LABELS - 0.5, "there is a label .*; they are whole numbers from 0 to 9"),
+        (IMAGES, np.where(LABELS == 3, np.nan, LABELS), "there is a label nan"),
+    ],
+)
+def test_data_that_do_not_suit_the_model_are_refused(images, labels, sentence):
+    model, split = tm.softmax_regression().initialize(), Split(images, labels)
+    with pytest.raises(tm.DataError, match=sentence):
+        tm.evaluate(model, split)
+    with pytest.raises(tm.DataError, match=sentence):
+        tm.train(model, tm.Optimizer("sgd", lr=0.1), split, epochs=1, batch_size=10)
+    if "label" not in sentence:
+        with pytest.raises(tm.DataError, match=sentence):
+            tm.predict(model, images)
