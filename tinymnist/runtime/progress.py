@@ -12,11 +12,13 @@ BAR = {"bar_format": "{desc} {rate_fmt} {remaining} |{bar}|", "unit": "img", "un
 class Progress:
     """Prints HEADER. Its methods on_batch and on_epoch are callbacks for Run.train. Only a terminal gets the bar.
 
-    intervals=True also prints loss and speed every log interval. quiet=True prints nothing.
+    intervals=True also prints loss and speed every log interval. quiet=True prints nothing. Further callbacks are
+    called after these.
     """
 
-    def __init__(self, run, *, quiet=False, intervals=False):
+    def __init__(self, run, *, quiet=False, intervals=False, on_batch=None, on_epoch=None):
         self.quiet, self.intervals, self.bar = quiet, intervals, None
+        self.next_on_batch, self.next_on_epoch = on_batch, on_epoch
         if not quiet:
             from tqdm import tqdm
 
@@ -37,8 +39,12 @@ class Progress:
             self.bar.write(line, file=sys.stdout)
 
     def on_batch(self, run, examples):
-        if self.quiet:
-            return
+        if not self.quiet:
+            self.show_batch(run, examples)
+        if self.next_on_batch:
+            self.next_on_batch(run, examples)
+
+    def show_batch(self, run, examples):
         position = run.position
         if self.bar.n >= self.bar.total:
             self.bar.reset()
@@ -53,6 +59,8 @@ class Progress:
 
     def on_epoch(self, run):
         self.write(epoch_line(run.history[-1], len(run.train_split.labels)))
+        if self.next_on_epoch:
+            self.next_on_epoch(run)
 
 
 def epoch_line(epoch, examples):

@@ -22,7 +22,7 @@ from tinymnist.runtime import checkpoint, devices
 from tinymnist.runtime.metrics import average, evaluate_shares, sum_results
 from tinymnist.runtime.progress import Progress
 from tinymnist.runtime.settings import Epoch, Position, Settings
-from tinymnist.runtime.step import RESEED, Step, reseed_dropout, share_batches
+from tinymnist.runtime.step import RESEED, Step, copy_model, has_dropout, reseed_dropout, share_batches
 from tinymnist.train import BATCH, check_split
 
 AHEAD = 8  # batches that Python may run ahead of the device: enough to keep it busy, few enough to react to Ctrl-C
@@ -58,7 +58,7 @@ class Run:
             if not model.std:
                 raise DataError(f"{data.name}: all pixels are equal; they cannot be normalized")
         self.exchange = devices.Exchange(contexts, settings.kvstore, settings.timeout)
-        models = [model, *(model.copy_to(context) for context in contexts[1:])]
+        models = [model, *(copy_model(model, context) for context in contexts[1:])]
         optimizers = [optimizer, *(Optimizer(optimizer.name, **optimizer.hyper) for _ in contexts[1:])]
         how = {"alter": augment.alter if settings.augment else None, "compile": settings.compile}
         self.shares = self.exchange.shares()
@@ -122,7 +122,7 @@ class Run:
 
     def can_resume_here(self):
         """Whether a run saved before this batch continues bit for bit: see reseed_dropout."""
-        return not self.model.has_dropout or self.position.batch % RESEED == 0
+        return not has_dropout(self.model) or self.position.batch % RESEED == 0
 
     def train(self, *, on_batch=None, on_epoch=None, save=None, save_every=0):
         """Train until settings.epochs, or until `stop` is set.
@@ -164,7 +164,7 @@ class Run:
                 if self.stopping:
                     return False
                 saver.before_batch()
-                if self.model.has_dropout:
+                if has_dropout(self.model):
                     reseed_dropout(*seed, position.batch, self.exchange.rank)
             size = min(settings.batch_size, n - position.batch * settings.batch_size)
             results = [
@@ -189,20 +189,11 @@ class Run:
         test = average(self.exchange.total(evaluate_shares([step.forward for step in self.steps], shares)))
         position, interval = self.position, self.settings.log_interval
         sizes, losses, correct = np.array(position.seen).T
-        examples = (position.epoch * len(self.train_split.labels) + np.cumsum(sizes)).astype(int).tolist()
-        self.history.append(
-            Epoch(
-                epoch=position.epoch + 1,
-                lr=self.hyper.get("lr"),
-                loss=float(np.average(losses, weights=sizes)),
-                train_accuracy=float(correct.sum() / sizes.sum()),
-                test_loss=test[0],
-                test_accuracy=test[1],
-                curve=[[n, value] for n, value in zip(examples, losses.tolist())][interval - 1 :: interval],
-                seconds=round(position.seconds, 3),
-                speed=position.speed,
-            )
-        )
+        examples = (position.epoch * len(self.train_split.labels) + np.cumsum(sizes)).astype(int)
+        curve = [[n, loss] for n, loss in zip(examples.tolist(), losses.tolist())][interval - 1 :: interval]
+        train = float(np.average(losses, weights=sizes)), float(correct.sum() / sizes.sum())
+        seconds, lr = round(position.seconds, 3), self.hyper.get("lr")
+        self.history.append(Epoch(position.epoch + 1, lr, *train, *test, curve, seconds, position.speed))
         self.position = Position(epoch=position.epoch + 1)
 
 
@@ -278,19 +269,8 @@ def fit(model, optimizer, data, *, progress=False, on_batch=None, on_epoch=None,
     other arguments those of Run.train.
     """
     run = Run(model, optimizer, data, Settings(**settings))
-    with Progress(run, quiet=not progress) as bar:
-
-        def after_batch(run, examples):
-            bar.on_batch(run, examples)
-            if on_batch:
-                on_batch(run, examples)
-
-        def after_epoch(run):
-            bar.on_epoch(run)
-            if on_epoch:
-                on_epoch(run)
-
-        return run.train(on_batch=after_batch, on_epoch=after_epoch, save=save, save_every=save_every)
+    with Progress(run, quiet=not progress, on_batch=on_batch, on_epoch=on_epoch) as bar:
+        return run.train(on_batch=bar.on_batch, on_epoch=bar.on_epoch, save=save, save_every=save_every)
 
 
 def resume(directory, data=None, *, model=None, **changes):
