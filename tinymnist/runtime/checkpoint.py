@@ -1,16 +1,14 @@
-"""Saving a run and finding it again.
+"""Checkpoints: how a run is saved and how it is found again.
 
-A run's directory holds history.json, what was printed, and two checkpoints, each a directory of its own:
+The directory of a run holds its results, history.json, and its last two checkpoints. Each checkpoint is a directory:
 
-    epoch-0003-batch-00128/model.params      the parameters, as Gluon's load_parameters reads them
-                           optimizer.params  the rule's state vectors, where it has any
-                           run.json          all else, the SHA-256 of those files, and one of itself
+    epoch-0003-batch-00128/model.params      the parameters; Gluon's load_parameters reads this file
+                           optimizer.params  the state vectors of the update rule, if it has any
+                           run.json          everything else, with the SHA-256 of the other files and of itself
 
-A checkpoint is written under another name, synced, read back, and then renamed: it is there whole or not at all. None
-is written over: the same point again is a directory of its own, epoch-0003-batch-00128.1. Then older ones go.
+It is written under another name, synced to disk, read back and then renamed, so it is always complete. None is
+overwritten: if the same point is saved again, it is epoch-0003-batch-00128.1.
 """
-
-from __future__ import annotations
 
 import contextlib
 import dataclasses
@@ -27,161 +25,142 @@ from tinymnist import models
 from tinymnist.backend import mx, nd
 from tinymnist.datasets.published import SHA256
 from tinymnist.idx import DataError, replace_file
-from tinymnist.runtime.files import discard, lock_directory, make_synced_directory, sync
+from tinymnist.runtime.files import discard, lock_directory, sync
 
-VERSION = 1  # of this form
-FORM = re.compile(r"epoch-(\d{4,})(?:-batch-(\d{5,}))?(?:\.(\d+))?")
+VERSION = 1  # of the format
+NAME = re.compile(r"epoch-(\d{4,})(?:-batch-(\d{5,}))?(?:\.(\d+))?")
 MODELS = {make.__name__: make for make in models.MODELS.values()}
 
 
 @contextlib.contextmanager
 def lock_run_directory(directory, run_id):
-    """A directory, created if it does not exist, into which only the run with this id saves until the block ends.
-
-    Raises DataError if it cannot be written, another process saves there at this moment, or it holds another run.
-    """
+    """Make `directory` and keep other runs from saving into it. Raises DataError if one does so, or has done so."""
     with lock_directory(directory):
-        there = list_checkpoints(directory)
-        if there and run_id not in (state["id"] for state in map(read_state, there) if state):
+        paths = list_checkpoints(directory)
+        if paths and run_id not in [state["id"] for state in map(read_state, paths) if state]:
             raise DataError(f"{directory}: holds another run; resume that one, or save into another directory")
         for leftover in (*Path(directory).glob(".epoch-*.part"), *Path(directory).glob("history.json.*.part")):
-            discard(leftover)  # of a process that was killed: a live one would have the directory locked
+            discard(leftover)  # its process was killed: a living process would hold the lock
         yield
 
 
 def save_checkpoint(directory, run):
-    """Writes a checkpoint of a run, and its history, into a directory that is held. -> the checkpoint's path
+    """Write a checkpoint and the history of a run into a locked directory, and remove old checkpoints.
 
-    DataError: it could not be written whole; those before it are as they were.
+    Of the old ones, the newest undamaged one stays. If writing fails, all of them stay. Raises DataError then.
     """
-    directory, at = Path(directory), run.position
-    name = f"epoch-{at.epoch:04d}" + (f"-batch-{at.batch:05d}" if at.batch else "")
-    again = [
-        parse_name(path)[2] + 1 for path in list_checkpoints(directory) if parse_name(path)[:2] == (at.epoch, at.batch)
-    ]
-    final = directory / (f"{name}.{max(again)}" if again else name)
-    beside = directory / f".{final.name}.part"
+    directory, position = Path(directory), run.position
+    name = f"epoch-{position.epoch:04d}" + (f"-batch-{position.batch:05d}" if position.batch else "")
+    points = map(parse_name, list_checkpoints(directory))
+    again = [number + 1 for epoch, batch, number in points if (epoch, batch) == (position.epoch, position.batch)]
+    name += f".{max(again)}" if again else ""
+    final, part = directory / name, directory / f".{name}.part"
     try:
-        make_synced_directory(beside)
-        digests = {"model.params": write(beside / "model.params", run.model.parameters)}
-        if run.optimizer.state:
-            vectors = {str(i): vector for i, vector in enumerate(run.optimizer.state)}
-            digests["optimizer.params"] = write(beside / "optimizer.params", vectors)
-        with open(beside / "run.json", "wb") as stream:
-            stream.write(seal({**describe_run(run), "sha256": digests}).encode())
-        for path in (*beside.iterdir(), beside):
+        part.mkdir(exist_ok=True)
+        states = {str(i): vector for i, vector in enumerate(run.optimizer.state)}
+        files = {"model.params": run.model.parameters, "optimizer.params": states}
+        digests = {file: write_arrays(part / file, arrays) for file, arrays in files.items() if arrays}
+        (part / "run.json").write_bytes(seal({**describe_run(run), "sha256": digests}))
+        for path in (*part.iterdir(), part):
             sync(path)
-        verify(beside)
+        read_checkpoint(part)
         with replace_file(directory / "history.json") as stream:
             stream.write(json.dumps([dataclasses.asdict(epoch) for epoch in run.history], indent=1).encode())
-        beside.rename(final)
+        part.rename(final)
         sync(directory)
-    except (OSError, Damaged) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(
-            f"{directory}: the checkpoint cannot be written: {reason}; those before it are as they were"
-        ) from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"{directory}: no checkpoint can be written: {reason}; earlier ones are unchanged") from error
     finally:
-        discard(beside)
+        discard(part)
     others = [path for path in list_checkpoints(directory) if path != final]
-    spare = next(filter(read_state, others), None)  # should the new one be damaged one day
+    spare = next(filter(read_state, others), None)  # used if the new one is damaged later
     for path in others:
         if path != spare:
             discard(path)
-    return final
 
 
-def load(directory, model=None, device=None):
-    """(model, state of its rule, all else) from the newest checkpoint that is whole; says on stderr which are damaged.
+def load(directory, model=None):
+    """Return (model, state vectors of its rule, everything else) of the newest undamaged checkpoint.
 
-    A model that is not one of tinymnist's own is to be given.   DataError: there is none, or it is of another version
+    A model that is not one of tinymnist's own must be given. Raises DataError if no checkpoint can be used.
     """
     state, arrays, damaged = newest(directory)
     for error in damaged:
-        print(f"{error}; the one before it is used", file=sys.stderr)
+        print(f"{error}; the checkpoint before it is used", file=sys.stderr)
     if model is None:
         if state["model"] not in MODELS:
             raise DataError(f"{directory}: holds a model that is not one of tinymnist's own; give it as `model`")
         model = MODELS[state["model"]](**state["arguments"])
     model.mean, model.std = state["mean"], state["std"]
     saved = arrays["model.params"]
-    model.allocate(device, next(iter(saved.values())).dtype)
-    if {name: a.shape for name, a in saved.items()} != {name: a.shape for name, a in model.parameters.items()}:
+    if {name: array.shape for name, array in saved.items()} != model.shapes:
         raise DataError(f"{directory}: holds the parameters of another model")
+    model.allocate(dtype=next(iter(saved.values())).dtype)
     for name, value in model.parameters.items():
-        value[:] = saved[name].as_in_context(value.context)
+        value[:] = saved[name]
     vectors = arrays.get("optimizer.params", {})
     return model, [vectors[str(i)] for i in range(len(vectors))], state
 
 
 def newest(directory):
-    """(state, {file: arrays}) of the newest checkpoint that is whole, and why not any after it: [Damaged]"""
-    there, damaged = list_checkpoints(directory), []
-    if not there:
-        what = "holds no checkpoint" if os.path.isdir(directory) else "is no directory"
-        raise DataError(f"{directory}: {what}; a run that was saved holds folders such as epoch-0001")
-    for path in there:
+    """Return (state, {file: arrays}) of the newest undamaged checkpoint, and a list: what is wrong with later ones."""
+    paths, damaged = list_checkpoints(directory), []
+    if not paths:
+        found = "holds no checkpoint" if os.path.isdir(directory) else "is not a directory"
+        raise DataError(f"{directory}: {found}; a saved run holds directories such as epoch-0001")
+    for path in paths:
         try:
-            return *verify(path), damaged
-        except Damaged as error:
-            if not path.exists():  # somebody saves there, and this one had its day
+            return *read_checkpoint(path), damaged
+        except DataError as error:
+            if not path.exists():  # another process has replaced this checkpoint
                 return newest(directory)
             damaged.append(error)
-    raise DataError(f"{damaged[0]}; {directory} holds none that can be used")
+    raise DataError(f"{damaged[0]}; {directory} holds no checkpoint that can be used")
 
 
-class Damaged(Exception):
-    """A checkpoint that is not as it was written, or of another version."""
-
-
-def verify(path):
-    """(state, {file: arrays}) of a checkpoint, every file of which was compared with its checksum."""
+def read_checkpoint(path):
+    """Return (state, {file: arrays}). Raises DataError unless the format and all checksums are as expected."""
     try:
         text = (path / "run.json").read_bytes()
         state = json.loads(text)["run"]
         if state["version"] != VERSION:
-            raise Damaged(
-                f"{path}: was written by another version of tinymnist, in form {state['version']}, not {VERSION}"
-            )
-        if text != seal(state).encode():
-            raise Damaged(f"{path / 'run.json'}: is damaged: its checksum is another")
+            raise DataError(f"{path}: has format {state['version']}, of another version of tinymnist, not {VERSION}")
+        if text != seal(state):
+            raise DataError(f"{path / 'run.json'}: is damaged: its checksum is wrong")
         contents = {file: (path / file).read_bytes() for file in state["sha256"]}
         for file, content in contents.items():
             if hashlib.sha256(content).hexdigest() != state["sha256"][file]:
-                raise Damaged(f"{path / file}: is damaged: its checksum is another")
+                raise DataError(f"{path / file}: is damaged: its checksum is wrong")
         return state, {file: nd.load_frombuffer(content) for file, content in contents.items()}
-    except OSError as error:
-        raise Damaged(f"{path}: is damaged: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, RecursionError, mx.MXNetError) as error:
-        raise Damaged(f"{path / 'run.json'}: is damaged: it cannot be understood") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, mx.MXNetError) as error:
+        reason = getattr(error, "strerror", None) or "it cannot be understood"
+        raise DataError(f"{path}: is damaged: {reason}") from error
 
 
 def read_state(path):
-    """The state in a checkpoint, None where it is damaged."""
-    with contextlib.suppress(Damaged):
-        return verify(path)[0]
+    """The state in a checkpoint, or None if it is damaged."""
+    with contextlib.suppress(DataError):
+        return read_checkpoint(path)[0]
 
 
 def list_checkpoints(directory):
-    """The checkpoints in a directory, whole or not, the newest first."""
+    """The paths of all checkpoints, damaged or not, newest first."""
     try:
-        return sorted(
-            (path for path in Path(directory).iterdir() if parse_name(path) and path.is_dir()),
-            key=parse_name,
-            reverse=True,
-        )
+        paths = [path for path in Path(directory).iterdir() if parse_name(path) and path.is_dir()]
     except OSError:
         return []
+    return sorted(paths, key=parse_name, reverse=True)
 
 
 def parse_name(path):
-    """(epoch, batch, which of those with the same) by a checkpoint's name; None where it is no such name."""
-    match = FORM.fullmatch(path.name)
+    """(epoch, batch, how often this point was saved before), or None if this is not the name of a checkpoint."""
+    match = NAME.fullmatch(path.name)
     return match and tuple(int(number or 0) for number in match.groups())
 
 
 def describe_run(run):
-    """All of a run that is not an array, as JSON can hold it."""
+    """Everything in a run that is not an array, for JSON."""
     return {
         "version": VERSION,
         "id": run.id,
@@ -202,19 +181,20 @@ def describe_run(run):
 
 
 def seal(state):
-    """JSON of a state and of its SHA-256: one text and no other for a state, so that any changed byte is found."""
+    """JSON of a state and its SHA-256. A state has only one such text, so every changed byte is noticed."""
     text = json.dumps(state, sort_keys=True, indent=1)
-    return json.dumps({"seal": hashlib.sha256(text.encode()).hexdigest(), "run": state}, sort_keys=True, indent=1)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return json.dumps({"seal": digest, "run": state}, sort_keys=True, indent=1).encode()
 
 
-def write(path, arrays):
-    """Saves arrays and reads them back, as MXNet does not notice a full disk. -> the file's SHA-256"""
+def write_arrays(path, arrays):
+    """Save arrays, and read them back because MXNet does not notice a full disk. Returns the SHA-256 of the file."""
     arrays = {name: array.as_in_context(mx.cpu()) for name, array in arrays.items()}
     with contextlib.suppress(mx.MXNetError, KeyError, FileNotFoundError):
         nd.save(str(path), arrays)
         content = path.read_bytes()
-        back = nd.load_frombuffer(content)
-        if all(back[name].asnumpy().tobytes() == array.asnumpy().tobytes() for name, array in arrays.items()):
+        written = nd.load_frombuffer(content)
+        if all(written[name].asnumpy().tobytes() == array.asnumpy().tobytes() for name, array in arrays.items()):
             return hashlib.sha256(content).hexdigest()
     free, size = shutil.disk_usage(path.parent).free, sum(array.size for array in arrays.values()) * 8
     code = errno.ENOSPC if free < size else errno.EIO

@@ -1,4 +1,4 @@
-"""Files: the exception for bad ones; writing one so that it is there whole or not at all; directories that last."""
+"""Directories to save into: made, locked, written to disk and removed."""
 
 from __future__ import annotations
 
@@ -17,67 +17,56 @@ from tinymnist.idx import DataError
 
 @contextlib.contextmanager
 def lock_directory(directory: str | os.PathLike):
-    """A directory that can be written, made where it was not, for this block alone of all in any process that ask so.
+    """Make `directory` and lock it against all other callers, until the block or the process ends.
 
-    The lock ends with the process, however that ends.   DataError: it cannot be written, or somebody else has it
+    Raises DataError if no file can be written there, or it is locked already.
     """
     try:
-        make_synced_directory(Path(directory))
-        with tempfile.TemporaryFile(dir=directory):  # better to know now than when there is something to save
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):  # finds out now whether files can be written
             handle = os.open(directory, os.O_RDONLY)
     except OSError as error:
         raise DataError(f"{directory}: nothing can be saved there: {error.strerror or error}") from error
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(handle)
-        raise DataError(f"{directory}: another run is being saved there at this moment") from error
-    except OSError:  # a file system without locks
-        pass
-    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataError(f"{directory}: another run is being saved there at this moment") from error
+        except OSError:  # the file system has no locks
+            pass
         yield
     finally:
         os.close(handle)
 
 
 def new_run_directory(path: str | os.PathLike) -> Path:
-    """Makes the directory path-YYYYMMDD-HHMMSS, or with -2, -3, … behind it: the first that was not there.
-
-    DataError: it cannot be made
-    """
-    path = f"{path}-{time.strftime('%Y%m%d-%H%M%S')}"
+    """Make the directory path-YYYYMMDD-HHMMSS. If it exists already, add -2, -3, … Raises DataError if this fails."""
+    first = f"{path}-{time.strftime('%Y%m%d-%H%M%S')}"
     try:
-        make_synced_directory(Path(path).parent)
-        for directory in itertools.chain([path], (f"{path}-{n}" for n in itertools.count(2))):
+        Path(first).parent.mkdir(parents=True, exist_ok=True)
+        for name in itertools.chain([first], (f"{first}-{number}" for number in itertools.count(2))):
             with contextlib.suppress(FileExistsError):
-                os.mkdir(directory)
-                return Path(directory)
+                os.mkdir(name)
+                return Path(name)
     except OSError as error:
-        raise DataError(f"{path}: nothing can be saved there: {error.strerror or error}") from error
-
-
-def make_synced_directory(directory: Path):
-    """Makes a directory, and those above it, so that they last."""
-    if not directory.is_dir():
-        make_synced_directory(directory.parent)
-        directory.mkdir(exist_ok=True)
-        sync(directory.parent)
+        raise DataError(f"{first}: nothing can be saved there: {error.strerror or error}") from error
 
 
 def sync(path: str | os.PathLike):
-    """Brings a file, or the names in a directory, to the disk."""
+    """Write a file's content, or the names in a directory, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot sync a directory
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # the file system cannot sync directories
             raise
     finally:
         os.close(handle)
 
 
 def discard(path: Path):
-    """Removes a file or a directory as far as that can be; a directory loses its name before its first file."""
+    """Remove a file or a directory, if possible. A directory is renamed first, so that nobody finds half of it."""
     with contextlib.suppress(OSError):
-        hidden = path if path.name.endswith(".part") else path.rename(path.with_name(f".{path.name}.part"))
-        shutil.rmtree(hidden) if hidden.is_dir() else hidden.unlink()
+        if not path.name.endswith(".part"):
+            path = path.rename(path.with_name(f".{path.name}.part"))
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
