@@ -39,21 +39,16 @@ def make_parser():
 
 
 def parse_rule(text, model):
-    """ "adagrad:lr=0.9,eps=1e-7" -> ("adagrad", {"lr": 0.9, "eps": 1e-7}), with the model's defaults for the rest."""
-    rule, _, options = text.partition(":")
-    hyper = recipes.default_hyper(model, rule)
+    """An Optimizer from a text such as "adagrad:lr=0.9,eps=1e-7". The model decides the defaults."""
+    name, _, options = text.partition(":")
+    hyper = recipes.default_hyper(model, name)
     for option in options.split(",") if options else []:
-        name, _, number = option.partition("=")
+        key, _, number = option.partition("=")
         try:
-            hyper[name.strip()] = float(number)
+            hyper[key.strip()] = float(number)
         except ValueError:
             raise ValueError(f"{text!r}: {option!r} is not NAME=NUMBER, for example sgd:lr=0.1") from None
-    return rule, tm.Optimizer(rule, **hyper).hyper
-
-
-def describe_rule(rule, hyper):
-    shown = {key: value for key, value in hyper.items() if key != "eps" or value != tm.optim.RULES[rule].hyper["eps"]}
-    return ", ".join([rule, *(f"{key} {value:g}" for key, value in shown.items())])
+    return tm.Optimizer(name, **hyper)
 
 
 def compare(args):
@@ -69,15 +64,18 @@ def compare(args):
     data = tm.load(args.data)
     if args.hold_out is not None:
         data = recipes.hold_out(data, args.hold_out)
-    epochs = "1 epoch" if args.epochs == 1 else f"{args.epochs} epochs"
     seeds = "seed 0" if args.seeds == 1 else f"seeds 0 to {args.seeds - 1}"
-    print(f"{args.model}, {epochs}, {seeds}\n{data.source}", flush=True)
+    print(f"model {args.model}, epochs {args.epochs}, {seeds}\n{data.source}", flush=True)
     directory = Path(args.save) if args.save else new_run_directory(f"runs/compare-{args.model}")
     with lock_directory(directory):
         results = train_all(args, rules, data, arguments, settings, directory)
         if results:
             print_table(results)
-            draw(args, results, data, directory)
+            title = f"{args.model} on {Path(data.name).name}, {seeds}" + (": mean and range" if args.seeds > 1 else "")
+            picture = figures.draw_comparison(results, title, directory / "compare.png")
+            print(f"saved in {directory}: compare.json, compare.png", flush=True)
+            if args.show:
+                figures.open_figure(picture)
     return 0 if len(results) == len(rules) else 1
 
 
@@ -90,20 +88,20 @@ def train_all(args, rules, data, arguments, settings, directory):
     as_published = not (args.normalize or args.limit or args.hold_out or args.batch_size)
     total, results = len(rules) * args.seeds * args.epochs * len(data.train.labels[: args.limit]), []
     with tqdm(total=total, leave=False, disable=True if args.quiet else None, **BAR) as bar:  # None: only on a terminal
-        for rule, hyper in rules:
-            label, runs = describe_rule(rule, hyper), []
+        for rule in rules:
+            name, hyper, runs = rule.name, rule.hyper, []
             try:
                 for seed in range(args.seeds):
-                    bar.set_description_str(f"{rule}, seed {seed}")
-                    model, optimizer = tm.models.MODELS[args.model](**arguments), tm.Optimizer(rule, **hyper)
+                    bar.set_description_str(f"{name}, seed {seed}")
+                    model, optimizer = tm.models.MODELS[args.model](**arguments), tm.Optimizer(name, **hyper)
                     run = tm.Run(model, optimizer, data, dataclasses.replace(settings, seed=seed))
                     measured = measure_accuracies(run, on_batch=lambda run, examples: bar.update(examples))
                     runs.append({"seed": seed, **measured})
             except tm.Diverged as error:
-                bar.write(f"{label}: {error}", file=sys.stderr)
+                bar.write(f"{rule}: {error}", file=sys.stderr)
                 continue
-            published = recipes.published_accuracies(args.model, rule, hyper, data) if as_published else []
-            results.append({"label": label, "rule": rule, "hyper": hyper, "published": published, "runs": runs})
+            published = recipes.published_accuracies(args.model, name, hyper, data) if as_published else []
+            results.append({"label": str(rule), "rule": name, "hyper": hyper, "published": published, "runs": runs})
             with replace_file(directory / "compare.json") as stream:
                 stream.write(json.dumps({**about, "results": results}, indent=1).encode())
     return results
@@ -127,16 +125,6 @@ def format_mean(values):
     if values[0] is None:
         return "–"
     return f"{np.mean(values):.2f}" + (f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else "")
-
-
-def draw(args, results, data, directory):
-    seeds = "seed 0" if args.seeds == 1 else f"mean of {args.seeds} seeds, shaded from the lowest to the highest"
-    lines = [(r["label"], r["rule"], *([run[w] for run in r["runs"]] for w in ("training", "test"))) for r in results]
-    path = directory / "compare.png"
-    figures.draw_comparison(lines, f"{args.model} on {Path(data.name).name}: {seeds}", path)
-    print(f"saved in {directory}: compare.json, compare.png", flush=True)
-    if args.show:
-        figures.open_figure(path)
 
 
 def main(argv=None):

@@ -1,86 +1,102 @@
-"""Reads digits with a saved run: python scripts/predict.py runs/lenet seven.png, or the test set: … runs/lenet"""
+"""Classify digits with a saved run: python scripts/predict.py RUN seven.png, or its test images: … RUN"""
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import os
-import sys
 from pathlib import Path
+from typing import NamedTuple
 
+import cli
 import numpy as np
 
 import tinymnist as tm
-from tinymnist.backend import mx
-from tinymnist.datasets.load import CLASSES
+from tinymnist.datasets.mapped import map_file
 from tinymnist.datasets.pictures import read_picture
-from tinymnist.experiments import figures as plot
-from tinymnist.runtime.files import replacing
-from tinymnist.runtime.metrics import check_size
+from tinymnist.experiments import figures
+from tinymnist.experiments.evaluation import confusion_matrix, find_mistakes
+from tinymnist.idx import replace_file
+from tinymnist.runtime import checkpoint
+from tinymnist.train import check_images, check_split
 
 SHOWN = 40  # images in a figure
 
 
-def parser():
-    p = argparse.ArgumentParser(
-        description="Read digits with a saved run: pictures, an IDX file, or the test images of a data set."
-    )
-    p.add_argument("run", metavar="RUN", help="the directory of a run that scripts/train.py saved")
-    p.add_argument("pictures", nargs="*", metavar="PICTURE", help="PNG or JPEG files, a digit each, of any size")
-    p.add_argument("--images", metavar="FILE", help="an IDX file of images")
-    p.add_argument("--labels", metavar="FILE", help="the IDX file of their labels, where there is one")
-    p.add_argument("--data", metavar="NAME", help="as in scripts/train.py; default: what the run was trained on")
-    p.add_argument("--index", type=int, nargs="+", metavar="N", help="only these of the images, counted from 0")
-    p.add_argument("--output", metavar="FILE", help="write the class probabilities there, as .npy or .csv")
+def make_parser():
+    p = cli.Parser(description="Classify pictures, an IDX file or the test images of a data set with a saved run.")
+    p.add_argument("run", metavar="RUN", help="the directory in which scripts/train.py saved a run")
     p.add_argument(
-        "--figures", metavar="DIR", help="draw the images, the mistakes, the confusion matrix and the first layer"
+        "pictures", nargs="*", default=[], metavar="PICTURE", help="PNG or JPEG files of any size, one digit each"
     )
+    p.add_argument("--images", metavar="FILE", help="an IDX file of images")
+    p.add_argument("--labels", metavar="FILE", help="an IDX file of the labels of --images")
+    p.add_argument("--data", metavar="NAME", help="as in scripts/train.py; default: what the run was trained on")
+    p.add_argument("--index", type=int, nargs="+", metavar="N", help="classify only these images, counted from 0")
+    p.add_argument("--output", metavar="FILE", help="write the class probabilities to this .npy or .csv file")
+    p.add_argument("--figures", metavar="DIR", help="draw images, mistakes, confusion matrix and first layer there")
     p.add_argument("--mistakes", type=int, metavar="N", default=10, help="list the N most confident ones; default: 10")
     p.add_argument("--show", action="store_true", help="open the figures")
     return p
 
 
-def asked(args, where):
-    """(names, images (N, H, W), labels (N,) or None) of what is to be read."""
+class Predictions(NamedTuple):
+    """What a model predicts for images (N, H, W). `labels` is None if they are unknown."""
+
+    names: np.ndarray
+    images: np.ndarray
+    labels: np.ndarray | None
+    predicted: np.ndarray
+    confidence: np.ndarray
+
+    def describe(self, n):
+        truth = "" if self.labels is None else f"; it is {self.labels[n]}"
+        return f"{self.names[n]}: {self.predicted[n]} with probability {self.confidence[n]:.4f}{truth}"
+
+
+def select(arrays, some):
+    return [array if array is None else array[some] for array in arrays]
+
+
+def check_options(args):
     if sum(map(bool, (args.pictures, args.images, args.data))) > 1:
-        raise ValueError("give pictures, or --images, or --data: one of the three")
+        raise ValueError("give only one of pictures, --images and --data")
     if args.labels and not args.images:
-        raise ValueError("--labels belong to --images FILE")
+        raise ValueError("--labels needs --images")
     if args.pictures and args.index:
-        raise ValueError("--index chooses among --images or the images of a data set; pictures are named one by one")
+        raise ValueError("--index cannot be given with pictures; it selects among --images or the images of a data set")
+    if args.output and not args.output.endswith((".npy", ".csv")):
+        raise ValueError(f"--output must end in .npy or .csv, not {args.output}")
+    if args.show and not args.figures:
+        raise ValueError("--show needs --figures DIR")
+    if args.mistakes < 0:
+        raise ValueError(f"--mistakes must be 0 or more, not {args.mistakes}")
+
+
+def read_images(args, model, trained_on):
+    """Names, images (N, H, W) and labels (N,), or None, of what is to be classified."""
+    labels = None
     if args.pictures:
-        return args.pictures, np.stack([read_picture(path) for path in args.pictures]), None
-    if args.images:
-        images = tm.idx.read(args.images, mmap=True)
-        if images.dtype != np.uint8 or images.ndim != 3 or not len(images):
-            found = f"{images.dtype.name} of the shape {images.shape}"
-            raise tm.DataError(f"{args.images}: holds {found}; images are bytes of the shape (N, height, width)")
-        labels = read_labels(args.labels, len(images)) if args.labels else None
+        images, source = np.stack([read_picture(path) for path in args.pictures]), "the pictures"
+    elif args.images:
+        images, source = map_file(args.images), f"the images in {args.images}"
+        labels = tm.idx.read(args.labels) if args.labels else None
     else:
-        images, labels = tm.load(args.data or where).test
-    names = np.arange(len(images))
+        (images, labels), source = tm.load(args.data or trained_on).test, "the test images"
+    check_images(model, images, source)
+    if not len(images):
+        raise tm.DataError(f"{args.images} contains no images")
+    if labels is not None:
+        check_split(model, tm.Split(images, labels), args.labels or "the test data")
+        labels = labels.astype(np.uint8)
+    names = args.pictures or np.array([f"image {n}" for n in range(len(images))])
     if args.index:
-        wrong = [n for n in args.index if not 0 <= n < len(images)]
-        if wrong:
-            raise ValueError(f"there is no image {wrong[0]}; there are {len(images):,}, counted from 0")
-        names, images, labels = (part if part is None else part[args.index] for part in (names, images, labels))
-    return [f"image {n}" for n in names.tolist()], images, labels
+        if min(args.index) < 0 or max(args.index) >= len(images):
+            raise ValueError(f"--index must be from 0 to {len(images) - 1}, not {' '.join(map(str, args.index))}")
+        names, images, labels = select((names, images, labels), args.index)
+    return names, images, labels
 
 
-def read_labels(path, n):
-    labels = tm.idx.read(path)
-    if labels.shape != (n,):
-        raise tm.DataError(f"{path}: holds labels of the shape {labels.shape}; the {n:,} images need ({n},)")
-    if not np.isin(labels, range(CLASSES)).all():
-        raise tm.DataError(
-            f"{path}: holds {labels[~np.isin(labels, range(CLASSES))][0]}; labels are 0 to {CLASSES - 1}"
-        )
-    return labels.astype(np.uint8)
-
-
-def write(path, probabilities):
-    """Probabilities (N, K) as .npy, or as .csv with a line per image, in digits enough for every float32."""
-    with replacing(path) as stream:
+def write_probabilities(path, probabilities):
+    """A row for each image. 9 digits, as in the .csv file, represent every float32 exactly."""
+    with replace_file(path) as stream:
         if path.endswith(".npy"):
             np.save(stream, probabilities)
         else:
@@ -88,123 +104,71 @@ def write(path, probabilities):
             np.savetxt(stream, probabilities, "%.9g", delimiter=",", header=header, comments="")
 
 
-def confusion_matrix(labels, predicted, classes):
-    """matrix[i, j]: how many of digit i were read as j.   -> (K, K)"""
-    return np.bincount(labels.astype(int) * classes + predicted, minlength=classes * classes).reshape(classes, classes)
-
-
-def check(labels, predicted, sure):
-    """-> the confusion matrix; where the mistakes are, the most confident first"""
-    wrong = np.flatnonzero(predicted != labels)
-    return confusion_matrix(labels, predicted, CLASSES), wrong[np.argsort(-sure[wrong], kind="stable")]
-
-
-def report(matrix, wrong, labels, predicted, sure, names, count):
-    """Accuracy, the confusion matrix with each digit's recall, and the most confident mistakes"""
-    print(f"accuracy {np.trace(matrix) / len(labels):.4f}: {np.trace(matrix):,} of {len(labels):,} right\n")
+def print_evaluation(found, matrix, mistakes, shown):
+    """The accuracy, the confusion matrix with the recall of each digit, and the most confident mistakes."""
+    correct, count = np.trace(matrix), matrix.sum()
+    print(f"accuracy {correct / count:.4f}: {correct:,} of {count:,} images are correct\n")
     print("true    predicted" + " " * 47 + "recall")
-    print("digit " + "".join(f"{k:6}" for k in range(CLASSES)))
+    print("digit " + "".join(f"{k:6}" for k in range(len(matrix))))
     for digit, row in enumerate(matrix):
         recall = f"{row[digit] / row.sum():.4f}" if row.sum() else "–"
         print(f"{digit:5} " + "".join(f"{n or '·':>6}" for n in row.tolist()) + f"{recall:>10}")
-    if len(wrong) and count:
-        print(f"\nthe most confident of {len(wrong):,} mistakes")
-        for at in wrong[:count]:
-            print(f"{names[at]}: {predicted[at]} with probability {sure[at]:.4f}; it is {labels[at]}")
+    if len(mistakes) and shown:
+        print(f"\nthe most confident of {len(mistakes):,} mistakes")
+        print(*map(found.describe, mistakes[:shown]), sep="\n")
 
 
-def draw(directory, model, images, labels, predicted, sure, checked):
-    """-> the paths of the figures"""
+def draw(directory, model, found, matrix, mistakes):
+    """Draw the figures. Returns their paths."""
     directory.mkdir(parents=True, exist_ok=True)
 
-    def captions(some):
-        for at in some:
-            truth = "" if labels is None or predicted[at] == labels[at] else f", is {labels[at]}"
-            yield f"{predicted[at]} ({100 * sure[at]:.1f} %){truth}"
+    def draw_some(some, title, name):
+        return figures.draw_predictions(*select(found[1:], some), title, directory / name)
 
-    def grid(some, title, name):
-        bad = [labels is not None and predicted[at] != labels[at] for at in some]
-        return plot.grid(images[some], captions(some), bad, title, directory / name)
-
-    some = np.arange(min(SHOWN, len(images)))
-    title = "the digit read and its probability" + ("" if labels is None else "; red where it is another")
-    made = [grid(some, title, "predictions.png")]
-    if checked:
-        matrix, wrong = checked
-        right = f"{np.trace(matrix):,} of {len(labels):,} right"
-        made.append(plot.confusion(matrix, f"what was read: {right}", directory / "confusion.png"))
-        if len(wrong):
-            some = wrong[:SHOWN]
-            title = f"the {len(some)} most confident of {len(wrong)} mistakes"
-            made.append(grid(some, title, "mistakes.png"))
-    return [*made, plot.first_layer(model, directory / "first-layer.png")]
+    title = "predicted digit and its probability" + ("" if found.labels is None else "; mistakes are red")
+    paths = [draw_some(slice(SHOWN), title, "predictions.png")]
+    if matrix is not None:
+        paths.append(figures.draw_confusion(matrix, directory / "confusion.png"))
+        if len(mistakes):
+            title = f"the {len(mistakes[:SHOWN])} most confident of {len(mistakes):,} mistakes"
+            paths.append(draw_some(mistakes[:SHOWN], title, "mistakes.png"))
+    return [*paths, figures.draw_first_layer(model, directory / "first-layer.png")]
 
 
 def predict(args):
-    if args.output and not args.output.endswith((".npy", ".csv")):
-        raise ValueError(f"--output {args.output}: probabilities are written as .npy or .csv")
-    if args.show and not args.figures:
-        raise ValueError("--show opens figures; say with --figures DIR where they go")
-    if args.mistakes < 0:
-        raise ValueError(f"--mistakes {args.mistakes}: how many are listed is a whole number from 0 on")
-    model, _, content = tm.checkpoint.load(args.run)
-    names, images, labels = asked(args, content["where"])
-    check_size(model, images, args.images or ("the pictures" if args.pictures else "the images"))
+    check_options(args)
+    model, _, state = checkpoint.load(args.run)
+    names, images, labels = read_images(args, model, state["where"])
     probabilities = tm.predict(model, images)
-    predicted, sure = probabilities.argmax(1), probabilities.max(1)
-    checked = None if labels is None or args.index else check(labels, predicted, sure)
+    classes = probabilities.shape[1]
+    found = Predictions(names, images, labels, probabilities.argmax(1), probabilities.max(1))
+    matrix = mistakes = None
+    if labels is not None and not args.index:
+        matrix = confusion_matrix(labels, found.predicted, classes)
+        mistakes = find_mistakes(labels, found.predicted, found.confidence)
     if args.output:
-        write(args.output, probabilities)
+        write_probabilities(args.output, probabilities)
     if args.figures:
-        try:
-            made = draw(Path(args.figures), model, images, labels, predicted, sure, checked)
-        except OSError as error:
-            raise tm.DataError(f"{args.figures}: cannot be drawn in: {error.strerror or error}") from error
-    # All files are written by now: a terminal or a pipe that does not take what is printed costs none of them.
+        paths = draw(Path(args.figures), model, found, matrix, mistakes)
+    # All files are written now, so that none of them is lost if standard output cannot be written.
     if args.pictures or args.index:
-        for n, name in enumerate(names):
-            truth = "" if labels is None else f"; it is {labels[n]}"
-            print(f"{name}: {predicted[n]} with probability {sure[n]:.4f}{truth}")
-    elif checked:
-        report(*checked, labels, predicted, sure, names, args.mistakes)
+        print(*map(found.describe, range(len(images))), sep="\n")
+    elif matrix is not None:
+        print_evaluation(found, matrix, mistakes, args.mistakes)
     else:
-        print(
-            f"{len(images):,} images read: " + ", ".join(f"{np.sum(predicted == k):,} of {k}" for k in range(CLASSES))
-        )
+        counts = np.bincount(found.predicted, minlength=classes)
+        print(f"{len(images):,} images, by predicted digit: {', '.join(f'{k}: {n:,}' for k, n in enumerate(counts))}")
     if args.output:
         print(f"probabilities, {probabilities.shape}, in {args.output}")
     if args.figures:
-        print(f"\nfigures in {args.figures}: {', '.join(path.name for path in made)}")
-        if args.show:
-            for path in made:
-                plot.show(path)
+        print(f"\nfigures in {args.figures}: {', '.join(path.name for path in paths)}")
+        for path in paths if args.show else ():
+            figures.open_figure(path)
 
 
 def main(argv=None):
-    try:
-        predict(parser().parse_args(argv))
-        print(end="", flush=True)
-        return 0
-    except SystemExit as end:  # argparse has said why
-        return end.code
-    except KeyboardInterrupt:
-        return failed(130, "stopped by Ctrl-C")
-    except (tm.DataError, ValueError, ImportError) as error:
-        return failed(2, error)
-    except (MemoryError, mx.MXNetError) as error:
-        return failed(1, str(error).strip().splitlines()[-1] if str(error) else "out of memory")
-    except OSError as error:  # files have a DataError: it is what was printed that cannot be written
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would try once more at its end
-        return failed(2, f"standard output cannot be written: {error.strerror or error}")
-
-
-def failed(status, sentence):
-    print(sentence, file=sys.stderr)
-    return status
+    return cli.run(lambda: predict(make_parser().parse_args(argv)))
 
 
 if __name__ == "__main__":
-    if sys.stdout:  # there is none where it was closed
-        sys.stdout.reconfigure(errors="replace")  # a terminal that has no –
-    sys.exit(main())
+    cli.start(main)

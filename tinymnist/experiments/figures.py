@@ -49,8 +49,8 @@ def draw_curves(history, epoch_size, title, path, untrained=None):
     test_epochs, test_losses, test_accuracies = np.array([(0, *untrained), *tests] if untrained else tests).T
     left.plot(*zip(*points), marker="." if len(points) < 50 else "", lw=0.7, color="tab:blue", label=label)
     left.plot(test_epochs * epoch_size, test_losses, "o", ms=5, color="tab:red", label="test", clip_on=False)
-    left.set(title="loss", xlabel="training examples seen", ylabel="cross-entropy, nats")
-    left.set(xlim=(0, epochs[-1] * epoch_size), ylim=(0, None))
+    left.update_datalim([(0, 0)])  # both axes start at 0
+    left.set(title="loss", xlabel="training examples seen", ylabel="cross-entropy", xlim=(0, None), ylim=(0, None))
     left.xaxis.set_major_formatter("{x:,.0f}")
     left.locator_params(axis="x", nbins=5)
     right.plot(epochs, accuracies, "o-", ms=4, color="tab:blue", label="training, during the epoch")
@@ -63,20 +63,19 @@ def draw_curves(history, epoch_size, title, path, untrained=None):
     return save_figure(figure, path)
 
 
-def draw_comparison(rules, title, path):
+def draw_comparison(results, title, path):
     """The accuracy by epoch on the training and the test set: a line for each rule, the range of its seeds shaded.
 
-    `rules` is a list of (label, rule, training, test): accuracies in % of the shape (seeds, epochs).
+    `results` is the list in compare.json: {"label": …, "rule": …, "runs": [{"training": […], "test": […]}, …]}, in %.
     """
     figure, panels = new_figure(9, 4.5, title, ncols=2, sharey=True)
-    styles = {}
-    for label, rule, *accuracies in rules:
-        style = next(styles.setdefault(rule, itertools.cycle(["-", "--", ":", "-."])))  # a rule may appear twice
-        for axes, values in zip(panels, map(np.asarray, accuracies)):
-            epochs = range(1, values.shape[1] + 1)
-            axes.plot(epochs, values.mean(0), style, marker="o", ms=4, color=COLOURS[rule], label=label)
-            axes.fill_between(epochs, values.min(0), values.max(0), color=COLOURS[rule], alpha=0.12, lw=0)
     for axes, name in zip(panels, ("training", "test")):
+        styles = {rule: itertools.cycle(["-", "--", ":", "-."]) for rule in COLOURS}  # a rule may appear twice
+        for result in results:
+            values, rule = np.array([run[name] for run in result["runs"]]), result["rule"]
+            style, epochs = {"color": COLOURS[rule], "ls": next(styles[rule])}, range(1, values.shape[1] + 1)
+            axes.plot(epochs, values.mean(0), marker="o", ms=4, label=result["label"], **style)
+            axes.fill_between(epochs, values.min(0), values.max(0), color=COLOURS[rule], alpha=0.12, lw=0)
         axes.set(title=f"{name} set", xlabel="epoch", ylabel=f"{name} accuracy, %", xlim=(0.7, epochs[-1] + 0.3))
         axes.locator_params(axis="x", integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3)
@@ -107,8 +106,9 @@ def draw_tiles(axes, images, captions, columns, colours=(), **style):
     return picture
 
 
-def draw_confusion(matrix, title, path):
+def draw_confusion(matrix, path):
     """A confusion matrix. Only mistakes are coloured, because the diagonal is much larger."""
+    title = f"confusion matrix: {np.trace(matrix):,} of {matrix.sum():,} images are correct"
     figure, axes = new_figure(6, 5.6, title)
     k, mistakes = len(matrix), matrix - np.diag(np.diag(matrix))
     picture = axes.imshow(mistakes, cmap="Reds", vmax=max(1, mistakes.max()))
