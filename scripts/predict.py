@@ -23,9 +23,7 @@ SHOWN = 40  # images in a figure
 def make_parser():
     p = cli.Parser(description="Classify pictures, an IDX file or the test images of a data set with a saved run.")
     p.add_argument("run", metavar="RUN", help="the directory in which scripts/train.py saved a run")
-    p.add_argument(
-        "pictures", nargs="*", default=[], metavar="PICTURE", help="PNG or JPEG files of any size, one digit each"
-    )
+    p.add_argument("pictures", nargs="*", default=[], metavar="PICTURE", help="PNG or JPEG files, each with one digit")
     p.add_argument("--images", metavar="FILE", help="an IDX file of images")
     p.add_argument("--labels", metavar="FILE", help="an IDX file of the labels of --images")
     p.add_argument("--data", metavar="NAME", help="as in scripts/train.py; default: what the run was trained on")
@@ -107,7 +105,7 @@ def write_probabilities(path, probabilities):
 def print_evaluation(found, matrix, mistakes, shown):
     """The accuracy, the confusion matrix with the recall of each digit, and the most confident mistakes."""
     correct, count = np.trace(matrix), matrix.sum()
-    print(f"accuracy {correct / count:.4f}: {correct:,} of {count:,} images are correct\n")
+    print(f"accuracy {correct / count:.4f}: {correct:,} of {count:,} predictions are correct\n")
     print("true    predicted" + " " * 47 + "recall")
     print("digit " + "".join(f"{k:6}" for k in range(len(matrix))))
     for digit, row in enumerate(matrix):

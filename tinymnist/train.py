@@ -60,8 +60,9 @@ def check_split(model, split, name):
     """Raise DataError unless the images suit the model and every image has a label that is one of its classes."""
     images, labels = split
     check_images(model, images, f"the images of {name}")
-    if not 0 < len(images) == len(labels):
-        raise DataError(f"{name}: {len(images):,} images and {len(labels):,} labels; every image needs one label")
+    if not len(images) or labels.shape != (len(images),):
+        found = " × ".join(map(str, labels.shape))
+        raise DataError(f"{name}: {len(images)} images and {found} labels; every image needs one label")
     classes = [*model.shapes.values()][-1][0]
     wrong = ~((labels >= 0) & (labels < classes) & (labels == np.floor(labels)))  # so NaN is wrong, too
     if wrong.any():

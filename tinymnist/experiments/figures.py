@@ -108,7 +108,7 @@ def draw_tiles(axes, images, captions, columns, colours=(), **style):
 
 def draw_confusion(matrix, path):
     """A confusion matrix. Only mistakes are coloured, because the diagonal is much larger."""
-    title = f"confusion matrix: {np.trace(matrix):,} of {matrix.sum():,} images are correct"
+    title = f"confusion matrix: {np.trace(matrix):,} of {matrix.sum():,} predictions are correct"
     figure, axes = new_figure(6, 5.6, title)
     k, mistakes = len(matrix), matrix - np.diag(np.diag(matrix))
     picture = axes.imshow(mistakes, cmap="Reds", vmax=max(1, mistakes.max()))
