@@ -1,7 +1,6 @@
 """The operations of a network, as pure functions of arrays.
 
-Images are (N, C, H, W), as in Gluon. With layout="CHWN" the same operations take and return (C, H, W, N), the layout
-inside a network: see windows.py.
+Images are (N, C, H, W), as in Gluon. With layout="CHWN" they are (C, H, W, N), as inside a network: see windows.py.
 """
 
 import functools
@@ -11,8 +10,6 @@ import numpy as np
 from tinymnist import windows
 from tinymnist.backend import autograd, nd
 from tinymnist.windows import constant, index_table, pair
-
-NARROW = 32  # units up to which the bias is added by broadcasting; see docs/SPEED.md
 
 
 def accept_both_layouts(op):
@@ -30,19 +27,16 @@ def accept_both_layouts(op):
 
 
 def dense(x, weight, bias=None):
-    """y = x Wᵀ + b
-
-    x (N, I), or (N, …) with I numbers per example; weight (O, I); bias (O,). Returns (N, O).
-    """
+    """y = x Wᵀ + b.   x (N, I), or (N, …) with I numbers per example; weight (O, I); bias (O,). Returns (N, O)."""
     y = nd.dot(x if x.ndim == 2 else flatten(x), weight, transpose_b=True)
     return y if bias is None else add_bias(y, bias)
 
 
 def add_bias(y, bias):
     """y[n,o] + b[o]   y (N, O), bias (O,)"""
-    if len(bias) > NARROW:
-        # The product 1 bᵀ of a column of ones and a row has the rows b, b, …, b. Its gradient is a product as well;
-        # the gradient of a broadcast is a slow sum.
+    if len(bias) > 32:
+        # The product 1 bᵀ of a column of ones and a row has the rows b, b, …, b. Its gradient is a product, too; the
+        # gradient of a broadcast is a slow sum, and only cheaper for few units.
         bias = nd.dot(constant(nd.full, (len(y), 1), 1, y.context, y.dtype), bias.expand_dims(0))
     return y + bias
 
@@ -51,8 +45,7 @@ def add_bias(y, bias):
 def conv2d(x, weight, bias=None, *, stride=1, pad=0, dilate=1):
     """y[n,f,p,q] = b[f] + Σ_cij W[f,c,i,j] x[n, c, p · stride + i · dilate − pad, q · stride + j · dilate − pad]
 
-    x (N, C, H, W), 0 outside; weight (F, C, KH, KW); bias (F,). Returns (N, F, OH, OW) with
-    OH = ⌊(H + 2 pad − dilate (KH − 1) − 1) / stride⌋ + 1, and OW likewise.
+    x (N, C, H, W), 0 outside; weight (F, C, KH, KW); bias (F,). Returns (N, F, OH, OW), see windows.count_windows.
     stride, pad and dilate are numbers or pairs (rows, columns). Raises ValueError if no window fits.
 
     All windows are laid out as columns of one matrix, and the convolution is one product. A 3×3 image whose pixels are

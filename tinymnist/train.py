@@ -1,7 +1,6 @@
-"""The training loop, and what to do with a trained model: evaluate it, predict with it.
+"""The training loop. This is all there is to training; evaluate and predict use the trained model.
 
-This is all there is to training. tinymnist/runtime does the same steps, with the same numbers, and adds what long runs
-need: speed, checkpoints, several devices and machines.
+tinymnist/runtime takes the same steps with the same numbers, and adds speed, checkpoints, devices and machines.
 """
 
 import numpy as np

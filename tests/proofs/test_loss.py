@@ -1,7 +1,7 @@
 """The loss equals the built-in one, also for huge logits, rows of very different scale, and a single class.
 
-Log-probabilities may cancel to 0, and those of the built-in are off by some 1e-6 in float32: differences are measured in
-units of the largest element, or of 1 (`floor`).
+Log-probabilities may cancel to 0, and those of the built-in are off by some 1e-6 in float32. So differences are
+measured in units of the largest element, or of 1 (`floor`).
 """
 
 import functools

@@ -13,7 +13,7 @@ def same(a, b):
     return a.asnumpy().tobytes() == b.asnumpy().tobytes()
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", tm.optim.RULES)
 @pytest.mark.parametrize("make", tm.models.MODELS.values(), ids=tm.models.MODELS)
 def test_training_is_the_same(make, rule):
     hyper = {"lr": 0.01} if "lr" in tm.optim.RULES[rule].hyper else {}
