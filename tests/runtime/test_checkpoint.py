@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import json
 import os
-import pickle
 import random
 import resource
 import shutil
@@ -67,9 +66,6 @@ def test_a_run_directory_holds_the_history_and_two_checkpoints(data, directory):
     run = save_epochs(data, directory, epochs=3)
     assert names(directory) == ["epoch-0002", "epoch-0003", "history.json"]
     assert names(directory / "epoch-0003") == FILES
-    state = json.loads((directory / "epoch-0003/run.json").read_text())["run"]
-    assert (state["model"], state["rule"], state["epoch"]) == ("mlp", "adagrad", 3)
-    assert state["arguments"]["hidden"] == list(SMALL["mlp"]["hidden"]) and state["where"] == "digits"
     history = json.loads((directory / "history.json").read_text())
     assert [epoch["test_accuracy"] for epoch in history] == [epoch.test_accuracy for epoch in run.history]
 
@@ -106,54 +102,38 @@ def test_a_directory_may_have_any_name_and_be_a_link(data, tmp_path):
 # Damage
 
 
-def resume_the_first(data, directory, capsys):
-    """epoch-0002 is damaged: the user is told so in one line, and epoch-0001 is used."""
-    run = tm.resume(directory, data)
-    error = capsys.readouterr().err
-    assert run.position.epoch == 1
-    assert "epoch-0002" in error and "is damaged" in error and error.count("\n") == 1
-    return run
+def flip_a_bit(file, rng):
+    content = bytearray(file.read_bytes())
+    content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    file.write_bytes(content)
 
 
-def flip_a_bit(content, rng):
-    at = rng.randrange(len(content))
-    return content[:at] + bytes([content[at] ^ 1 << rng.randrange(8)]) + content[at + 1 :]
-
-
-def cut_it(content, rng):
-    return content[: rng.randrange(len(content))]
-
-
-@pytest.mark.parametrize(
-    "times, files, harm",
-    [(200, FILES[:2], flip_a_bit), (200, FILES[2:], flip_a_bit), (50, FILES, cut_it), (3, FILES, lambda *_: b"")],
-)
-def test_damage_is_noticed_wherever_it_is(times, files, harm, data, directory, capsys):
-    run, rng = save_epochs(data, directory), random.Random(0)
-    for number in range(times):
-        file = directory / "epoch-0002" / files[number % len(files)]
-        content = file.read_bytes()
-        file.write_bytes(harm(content, rng))
-        resume_the_first(data, directory, capsys)
-        file.write_bytes(content)
-    assert bits(tm.resume(directory, data)) == bits(run)
+HARM = {
+    "a flipped bit": (flip_a_bit, 134),
+    "cut": (lambda file, rng: os.truncate(file, rng.randrange(file.stat().st_size)), 17),
+    "empty": (lambda file, rng: os.truncate(file, 0), 1),
+    "longer": (lambda file, rng: file.write_bytes(file.read_bytes() + b"\n"), 1),
+    "of another checkpoint": (lambda file, rng: shutil.copy(file.parents[1] / "epoch-0001" / file.name, file), 1),
+    "missing": (lambda file, rng: file.unlink(), 1),
+    "a directory": (lambda file, rng: (file.unlink(), file.mkdir()), 1),
+}
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("harm", ["missing", "longer", "a directory", "another's"])
-def test_a_wrong_file_is_noticed_and_replaced(name, harm, data, directory, capsys):
-    before = bits(save_epochs(data, directory))
-    file = directory / "epoch-0002" / name
-    if harm == "longer":
-        file.write_bytes(file.read_bytes() + b"\n")
-    elif harm == "another's":
-        file.write_bytes((directory / "epoch-0001" / name).read_bytes())
-    else:
-        file.unlink()
-    if harm == "a directory":
-        file.mkdir()
-    run = resume_the_first(data, directory, capsys)
-    assert bits(run.train(save=directory)) == before == bits(tm.resume(directory, data))
+@pytest.mark.parametrize("harm", HARM)
+def test_a_damaged_file_is_noticed_and_its_checkpoint_replaced(harm, name, data, directory, capsys):
+    """The user is told so in one line, the checkpoint before is used, and the damaged one is not in the way."""
+    expected = bits(save_epochs(data, directory))
+    file, rng = directory / "epoch-0002" / name, random.Random(0)
+    content, (damage, times) = file.read_bytes(), HARM[harm]
+    for _ in range(times):
+        file.write_bytes(content)
+        damage(file, rng)
+        run = tm.resume(directory, data)
+        error = capsys.readouterr().err
+        assert run.position.epoch == 1
+        assert "epoch-0002" in error and "is damaged" in error and error.count("\n") == 1
+    assert bits(run.train(save=directory)) == expected == bits(tm.resume(directory, data))
     assert names(directory) == ["epoch-0001", "epoch-0002.1", "history.json"]
 
 
@@ -185,15 +165,10 @@ def test_only_the_four_models_are_built_by_name(data, directory):
             tm.resume(directory, data)
 
 
-class Harm:
-    def __reduce__(self):
-        return os.mkdir, ("harm",)
-
-
 def test_a_pickle_is_never_run(data, directory, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    path, content = directory / "epoch-0000", b"cos\nmkdir\n(S'harm'\ntR."  # pickle.loads would make a directory
     make_run(data).save(directory)
-    path, content = directory / "epoch-0000", pickle.dumps(Harm())
     for name in FILES[:2]:
         (path / name).write_bytes(content)
     reseal(path, sha256=dict.fromkeys(FILES[:2], hashlib.sha256(content).hexdigest()))
@@ -213,33 +188,30 @@ class Killed(BaseException):
     """Nothing in tinymnist catches this, and nothing works after it."""
 
 
-CALLS = [
-    *((os, name) for name in ("fsync", "replace")),
-    *((Path, name) for name in ("mkdir", "rename", "read_bytes", "write_bytes")),
-    *((checkpoint, name) for name in ("seal", "replace_file", "discard")),
-    (nd, "save"),
-]
+CALLS = {  # that read or write files
+    os: ["fsync", "replace"],
+    Path: ["mkdir", "rename", "read_bytes", "write_bytes"],
+    nd: ["save"],
+    checkpoint: ["seal", "replace_file", "discard"],
+}
 
 
 def fail_at_call(patch, number, error):
-    """Make call `number` of all CALLS raise `error`, and every later call if the process is killed there.
-
-    Returns a list to which the name of each call is added. An OSError in discard is always caught, so it has none.
-    """
-    made = []
+    """Make one of the CALLS raise `error`, and all later ones if the process is killed. Returns the names of calls."""
+    made, killed = [], isinstance(error, Killed)
 
     def watch(original, name):
         def call(*args, **kwargs):
             made.append(name)
-            fails = len(made) >= number if isinstance(error, Killed) else len(made) == number and name != "discard"
-            if fails:
-                raise error
+            if (killed and len(made) >= number) or (len(made) == number and name != "discard"):
+                raise error  # discard catches every OSError itself
             return original(*args, **kwargs)
 
         return call
 
-    for owner, name in CALLS:
-        patch.setattr(owner, name, watch(getattr(owner, name), name))
+    for owner, names in CALLS.items():
+        for name in names:
+            patch.setattr(owner, name, watch(getattr(owner, name), name))
     return made
 
 
@@ -283,7 +255,6 @@ def disk(tmp_path):
     subprocess.run(["umount", str(place)], check=True)
 
 
-@pytest.mark.parametrize("left", [0, 4, 8, 100, 400, 424, 428, 432, 800, 848])
 def refuse(run, directory, data, failure, sentence):
     """While `failure` is active, saving fails with this sentence and changes nothing. After it, saving succeeds."""
     run.save(directory)
@@ -347,14 +318,9 @@ def test_a_read_only_disk_is_refused_before_the_first_batch(data, disk):
     assert bits(tm.resume(disk / "run", data)) == bits(run)
 
 
-@pytest.mark.parametrize(
-    "name, reason", [("file", "File exists"), ("file/run", "Not a d"), ("locked/run", "Permission")]
-)
-def test_a_place_where_nothing_can_be_saved_is_refused(name, reason, data, tmp_path):
+@pytest.mark.parametrize("name, reason", [("file", "File exists"), ("file/run", "Not a directory")])
+def test_a_path_that_cannot_be_a_directory_is_refused(name, reason, data, tmp_path):
     (tmp_path / "file").write_text("mine")
-    (tmp_path / "locked").mkdir(mode=0o500)
-    if "locked" in name and os.geteuid() == 0:
-        pytest.skip("root may write everywhere")
     with pytest.raises(tm.DataError, match=f"{name}: nothing can be saved there: {reason}"):
         make_run(data).train(save=tmp_path / name)
     assert (tmp_path / "file").read_text() == "mine"
@@ -376,9 +342,9 @@ def test_two_runs_cannot_save_into_one_directory(data, directory):
         run.save(directory)  # it has the lock
 
     first.train(save=directory, on_batch=on_batch)
-    before = names(directory)
     refuse_second("holds another run; resume that one, or save into another directory")
-    assert names(directory) == before and second.position.batch == 0
+    assert second.position.batch == 0
+    assert names(directory) == ["epoch-0001-batch-00010", "epoch-0002", "history.json"]
     assert bits(tm.resume(directory, data)) == bits(first)
 
 
@@ -411,32 +377,28 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(data, directory)
 
 WRITER = """
 import sys
-sys.path.insert(0, sys.argv[2])
 from runs import digits, make_run
-run = make_run(digits(100, 20), epochs=10, log_interval=50)
-run.train(save=sys.argv[1], save_every=1)
+make_run(digits(100, 20), epochs=10, log_interval=50).train(save=sys.argv[1], save_every=1)
 """
 
 
 def test_a_run_can_be_read_while_another_process_saves_it(data, directory):
     """The process saves a hundred checkpoints. Each that is found is complete, and none is older than the last."""
-    command = [sys.executable, "-c", WRITER, str(directory), str(Path(__file__).parents[1])]
-    writer = subprocess.Popen(command, stderr=subprocess.PIPE)
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, directory], env={**os.environ, "PYTHONPATH": path})
     try:
         seen = []
         while writer.poll() is None:
+            time.sleep(0.001)
             if checkpoint.list_checkpoints(directory):
                 state, arrays, damaged = checkpoint.newest(directory)
                 assert not damaged and arrays["model.params"]["0.weight"].shape == (10, 784)
                 seen.append((state["epoch"], state["batch"]))
                 with pytest.raises(tm.DataError, match=r"being saved there|another run"):
                     make_run(data).save(directory)
-            else:
-                time.sleep(0.01)
-        assert writer.returncode == 0, writer.stderr.read()
     finally:
         writer.kill()
-        writer.communicate()
+    assert writer.wait() == 0
     assert seen == sorted(seen) and len(set(seen)) > 20
     assert tm.resume(directory, data).position.epoch == 10
 

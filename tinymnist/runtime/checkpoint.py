@@ -45,10 +45,7 @@ def lock_run_directory(directory, run_id):
 
 
 def save_checkpoint(directory, run):
-    """Write a checkpoint and the history of a run into a locked directory, and remove old checkpoints.
-
-    Of the old ones, the newest undamaged one stays. If writing fails, all of them stay. Raises DataError then.
-    """
+    """Write a checkpoint and the history of a run into a locked directory. Raises DataError if that fails."""
     directory, position = Path(directory), run.position
     name = f"epoch-{position.epoch:04d}" + (f"-batch-{position.batch:05d}" if position.batch else "")
     points = map(parse_name, list_checkpoints(directory))
@@ -74,7 +71,7 @@ def save_checkpoint(directory, run):
     finally:
         discard(part)
     others = [path for path in list_checkpoints(directory) if path != final]
-    spare = next(filter(read_state, others), None)  # used if the new one is damaged later
+    spare = next(filter(read_state, others), None)  # stays, as the new one may be damaged later
     for path in others:
         if path != spare:
             discard(path)
