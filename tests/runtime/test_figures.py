@@ -4,132 +4,139 @@ import numpy as np
 import pytest
 
 import tinymnist as tm
-from tinymnist.experiments import figures as plot
-from tinymnist.runtime.run import Epoch
+from tinymnist.experiments import figures
 
 pytest.importorskip("matplotlib", reason="figures are drawn by matplotlib")
 
 
-@pytest.fixture
-def drawn(monkeypatch, tmp_path):
-    """drawn(function, …) -> the figure that it would have saved, after saving it"""
-    kept, save = [], plot.saved
-    monkeypatch.setattr(plot, "saved", lambda figure, path: kept.append(figure) or save(figure, path))
-
-    def drawn(function, *arguments, **options):
-        path = function(*arguments, path=tmp_path / "figure.png", **options)
+@pytest.fixture(autouse=True)
+def return_figures(monkeypatch, tmp_path):
+    """Functions that draw return the figure itself, after saving it."""
+    save = figures.save_figure
+    monkeypatch.setattr(figures, "save_figure", lambda figure, _: save(figure, tmp_path / "figure.png") and figure)
+    yield
+    for path in tmp_path.glob("figure.png"):
         assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size < 200_000
-        return kept[-1]
-
-    return drawn
 
 
-def texts(figure):
-    legends = [t.get_text() for axes in figure.axes if axes.get_legend() for t in axes.get_legend().get_texts()]
-    return legends, figure.get_suptitle()
-
-
-def lines(axes):
+def read_lines(axes):
+    """{label: points} of all lines in a panel; their labels are in its legend."""
+    legend = axes.get_legend() or axes.figure.legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == [line.get_label() for line in axes.lines]
     return {line.get_label(): np.array(line.get_xydata()) for line in axes.lines}
 
 
-def history(epochs=3, curve=True):
+def make_history(epochs, curve=True):
+    """Epochs of 30 examples with losses 1 / e and 0.9 / e, and accuracies 1 - 0.3 / e and 1 - 0.2 / e."""
+
     def epoch(e):
-        points = [[30 * (e - 1) + n, loss / e] for n, loss in ((10, 2.0), (20, 1.5))] if curve else []
-        return Epoch(e, 0.1, 1.0 / e, 1 - 0.3 / e, 0.9 / e, 1 - 0.2 / e, points, 1.0, [])
+        points = [[30 * e - 20, 2 / e], [30 * e - 10, 1.5 / e]] if curve else []
+        return tm.Epoch(e, 0.1, 1 / e, 1 - 0.3 / e, 0.9 / e, 1 - 0.2 / e, points, 1.0, [])
 
     return [epoch(e) for e in range(1, epochs + 1)]
 
 
-def test_curves(drawn):
-    figure = drawn(plot.curves, history(), 30, "a title", untrained=(2.3, 0.1))
+def test_curves_show_losses_by_examples_and_accuracies_by_epoch():
+    figure = figures.draw_curves(make_history(3), 30, "cost in $ and $", None, untrained=(2.3, 0.1))
     left, right = figure.axes
-    assert texts(figure) == (
-        ["training, single batches", "test", "training, as they were seen", "test, after the epoch"],
-        "a title",
-    )
-    assert left.get_xlabel() == "training examples seen" and left.get_ylabel().startswith("cross-entropy")
-    assert right.get_xlabel() == "epoch" and right.get_ylabel() == "accuracy, %"
-    assert lines(left)["training, single batches"][:, 0].tolist() == [10, 20, 40, 50, 70, 80]
-    test = next(line for line in left.lines if line.get_label() == "test")
-    assert (test.get_marker(), test.get_linestyle()) == ("o", "None")  # dots beside the line of training
-    assert np.allclose(test.get_xydata(), [[0, 2.3], [30, 0.9], [60, 0.45], [90, 0.3]])
-    assert np.allclose(lines(right)["test, after the epoch"], [[0, 10], [1, 80], [2, 90], [3, 100 - 20 / 3]])
+    assert figure.get_suptitle() == "cost in $ and $"
+    assert (left.get_xlabel(), left.get_ylabel()) == ("training examples seen", "cross-entropy")
+    assert (right.get_xlabel(), right.get_ylabel()) == ("epoch", "accuracy, %")
+    lines = {**read_lines(left), **read_lines(right)}
+    assert lines["training, single batches"][:, 0].tolist() == [10, 20, 40, 50, 70, 80]
+    assert np.allclose(lines["test"], [[0, 2.3], [30, 0.9], [60, 0.45], [90, 0.3]])
+    assert left.lines[1].get_linestyle() == "None"  # dots, next to the line of training
+    assert np.allclose(lines["training, during the epoch"], [[1, 70], [2, 85], [3, 90]])
+    assert np.allclose(lines["test, after the epoch"], [[0, 10], [1, 80], [2, 90], [3, 100 - 20 / 3]])
 
 
-def test_curves_of_epochs_shorter_than_the_log_interval(drawn):
-    left = drawn(plot.curves, history(2, curve=False), 30, "a title").axes[0]
-    assert np.allclose(lines(left)["training, mean of the epoch"], [[15, 1], [45, 0.5]])
-    assert np.allclose(lines(left)["test"], [[30, 0.9], [60, 0.45]])
+def test_curves_of_short_epochs_show_their_means():
+    left = figures.draw_curves(make_history(2, curve=False), 30, "no batch is logged", None).axes[0]
+    assert np.allclose(read_lines(left)["training, mean of each epoch"], [[15, 1], [45, 0.5]])
+    assert np.allclose(read_lines(left)["test"], [[30, 0.9], [60, 0.45]])
 
 
-def test_comparison_in_the_published_colours(drawn):
-    values = np.arange(6.0).reshape(2, 3)
-    rules = [(rule, rule, values, values + 1) for rule in tm.optim.RULES] + [("sgd, lr 1", "sgd", values, values)]
-    figure = drawn(plot.comparison, rules, "five rules")
-    for axes, name, more in zip(figure.axes, ("training", "test"), (0, 1)):
+@pytest.mark.parametrize("curve", [True, False])
+def test_one_epoch_is_visible(curve):
+    results = [{"label": "sgd", "rule": "sgd", "runs": [{"training": [80], "test": [81]}]}]
+    curves = figures.draw_curves(make_history(1, curve), 30, "one epoch", None).axes
+    comparison = figures.draw_comparison(results, "one epoch", None).axes
+    for axes in (*curves, *comparison):
+        (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
+        assert all(line.get_marker() not in ("", "None") for line in axes.lines)
+        assert all(x0 < x < x1 and y0 < y < y1 for points in read_lines(axes).values() for x, y in points)
+    assert curves[0].get_xlim()[0] == curves[0].get_ylim()[0] == 0
+    for axes in (curves[1], *comparison):
+        assert axes.get_xlim() == (0.7, 1.3) and [x for x in axes.get_xticks() if 0.7 < x < 1.3] == [1]
+
+
+def test_comparison_has_the_published_colours():
+    runs = [{"training": row, "test": row + 1} for row in np.arange(6.0).reshape(2, 3)]
+    rules = {**{f"{rule} (lr 1)": rule for rule in tm.optim.RULES}, "sgd (lr 2)": "sgd"}
+    results = [{"label": label, "rule": rule, "runs": runs} for label, rule in rules.items()]
+    figure = figures.draw_comparison(results, "five rules", None)
+    assert figure.get_suptitle() == "five rules"
+    for axes, name, mean in zip(figure.axes, ("training", "test"), (1.5, 2.5)):
         assert axes.get_title() == f"{name} set" and axes.get_ylabel() == f"{name} accuracy, %"
-        assert np.allclose(lines(axes)["adagrad"], [[1, 1.5 + more], [2, 2.5 + more], [3, 3.5 + more]])
-    first = {line.get_label(): (line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}
-    assert [first[rule][0] for rule in tm.optim.RULES] == ["red", "blue", "green", "orange", "black"]
-    assert first["sgd"] == ("red", "-") and first["sgd, lr 1"] == ("red", "--")
-    assert texts(figure) == ([*tm.optim.RULES, "sgd, lr 1"], "five rules")
+        assert np.allclose(read_lines(axes)["adagrad (lr 1)"], [[1, mean], [2, mean + 1], [3, mean + 2]])
+        shaded = axes.collections[0].get_paths()[0].vertices[:, 1]
+        assert (shaded.min(), shaded.max()) == (mean - 1.5, mean + 3.5)
+        assert [line.get_color() for line in axes.lines] == ["red", "blue", "green", "orange", "black", "red"]
+        assert [line.get_linestyle() for line in axes.lines] == ["-"] * 5 + ["--"]
 
 
 @pytest.mark.parametrize("n", [1, 6, 8, 11])
-def test_grid(drawn, n):
-    images = np.arange(n)[:, None, None] * np.ones((1, 28, 20))
-    figure = drawn(plot.grid, images, [f"digit {k}" for k in range(n)], [k == 2 for k in range(n)], "digits")
-    (axes,) = figure.axes
+def test_predictions_are_in_rows_of_eight(n):
+    images, predicted = np.arange(n)[:, None, None] * np.ones((1, 28, 20)), np.arange(n)
+    labels = np.where(predicted == 2, 7, predicted)
+    (axes,) = figures.draw_predictions(images, labels, predicted, np.full(n, 0.5), "digits", None).axes
     assert len(axes.images) == len(axes.texts) == n
     places = []
     for k, (image, text) in enumerate(zip(axes.images, axes.texts)):
         left, right, bottom, top = image.get_extent()
         assert (image.get_array() == k).all() and (right - left, bottom - top) == pytest.approx((20, 28))
-        assert text.get_text() == f"digit {k}" and left < text.get_position()[0] < right
-        assert (text.get_color() == "tab:red") == (k == 2)
+        assert text.get_text() == f"{k} (50.0 %)" + (", is 7" if k == 2 else "")
+        assert (text.get_color() == "tab:red") == (k == 2) and left < text.get_position()[0] < right
         places.append((top, left))
     assert places == sorted(set(places)) and len({top for top, _ in places}) == -(-n // 8)
 
 
 @pytest.mark.parametrize("mistakes", [0, 7])
-def test_confusion(drawn, mistakes):
+def test_confusion_matrix_colours_only_mistakes(mistakes):
     matrix = np.diag(np.arange(90, 100))
     matrix[4, 9] = mistakes
-    axes = drawn(plot.confusion, matrix, "what was read").axes[0]
+    figure = figures.draw_confusion(matrix, None)
+    axes, colours = figure.axes[0], figure.axes[0].images[0].get_array()
+    assert figure.get_suptitle() == f"confusion matrix: 945 of {945 + mistakes} predictions are correct"
     assert axes.get_xlabel() == "predicted digit" and axes.get_ylabel() == "true digit"
-    written = {tuple(text.get_position()): text.get_text() for text in axes.texts}
+    written = {text.get_position(): text.get_text() for text in axes.texts}
     assert written[9, 4] == str(mistakes) and written[4, 9] == "0" and written[3, 3] == "93"
-    assert axes.images[0].get_array()[4, 9] == mistakes and axes.images[0].get_array()[3, 3] == 0
+    assert colours[4, 9] == colours.sum() == mistakes
 
 
 @pytest.mark.parametrize(
-    "model, count, size, title",
+    "model, shape, title",
     [
-        (tm.softmax_regression(), 10, (28, 28), "a picture per digit"),
-        (tm.mlp(hidden=(20,)), 20, (28, 28), "a picture per unit"),
-        (tm.lenet(filters=(6, 3)), 6, (5, 5), "the 6 filters"),
-        (tm.softmax_regression(image=(1, 8, 9)), 10, (8, 9), "a picture per digit"),
+        (tm.softmax_regression(), (10, 28, 28), "of each digit"),
+        (tm.mlp(hidden=(20,)), (20, 28, 28), "of each unit"),
+        (tm.lenet(filters=(6, 3)), (6, 5, 5), "of each filter"),
+        (tm.softmax_regression(image=(1, 8, 9)), (10, 8, 9), "of each digit"),
     ],
-    ids=["softmax", "mlp", "lenet", "another size"],
 )
-def test_first_layer(drawn, model, count, size, title):
-    weights = next(iter(model.initialize(1).parameters.values())).asnumpy().reshape(count, *size)
-    figure = drawn(plot.first_layer, model)
-    pictures = figure.axes[0].images
-    assert np.array_equal(np.stack([p.get_array() for p in pictures]), weights) and title in texts(figure)[1]
-    low, high = figure.axes[0].images[0].get_clim()
-    assert low == -high == -np.abs(weights).max()  # 0 is white
+def test_first_layer_is_a_picture_of_each_output(model, shape, title):
+    weights = next(iter(model.initialize(1).parameters.values())).asnumpy().reshape(shape)
+    figure = figures.draw_first_layer(model, None)
+    pictures, largest = figure.axes[0].images, np.abs(weights).max()
+    assert np.array_equal([picture.get_array() for picture in pictures], weights) and title in figure.get_suptitle()
+    assert pictures[0].get_clim() == (-largest, largest)  # 0 is white
 
 
-def test_show_where_there_is_no_display(monkeypatch, tmp_path, capsys):
+def test_figure_is_opened_only_on_a_display(monkeypatch, tmp_path, capsys):
     opened = []
-    monkeypatch.setattr(plot.webbrowser, "open", lambda where: opened.append(where) or True)
-    monkeypatch.setattr(plot.sys, "platform", "linux")
-    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
-        monkeypatch.delenv(name, raising=False)
-    plot.show(tmp_path / "figure.png")
-    assert not opened and "no display" in capsys.readouterr().err
-    monkeypatch.setenv("DISPLAY", ":0")
-    plot.show(tmp_path / "figure.png")
-    assert opened == [(tmp_path / "figure.png").as_uri()] and not capsys.readouterr().err
+    monkeypatch.setattr(figures.webbrowser, "open", lambda where: opened.append(where) or True)
+    monkeypatch.setattr(figures.sys, "platform", "linux")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    for display, urls in (("", []), (":0", [(tmp_path / "figure.png").as_uri()])):
+        monkeypatch.setenv("DISPLAY", display)
+        figures.open_figure(tmp_path / "figure.png")
+        assert opened == urls and ("there is no display" in capsys.readouterr().err) == (not urls)
