@@ -1,19 +1,25 @@
-"""Times tinymnist beside Gluon and PyTorch, in turn, in one run: python scripts/bench.py --rounds 7
+"""Compare the speed of tinymnist, Gluon and PyTorch: python scripts/bench.py --rounds 7
 
-Every contender trains the same weights on the same batches of the same data in a process of its own, so that its peak
-memory is its own too; the processes take turns, and a ratio is the median over rounds of two times side by side. Each
-runs with every number of threads that --threads names (as OMP_NUM_THREADS), and the number that suits it best counts.
+Every contender trains the same weights on the same batch in a process of its own, which has its own peak memory. The
+processes take turns, and a ratio is the median over all rounds of two times from the same round. Each contender runs
+with every number of threads in --threads (as OMP_NUM_THREADS), and the fastest number counts.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import math
 import os
 import resource
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
+import timeit
+from pathlib import Path
 
 import numpy as np
 
@@ -24,523 +30,389 @@ HYPER = {
     "rmsprop": {"lr": 0.001, "rho": 0.9},
     "adadelta": {"rho": 0.9},
 }
-STEPS = {  # workload: (model, its arguments, rule, batch size)
+STEPS = {  # one training step: (model, its arguments, rule, batch size)
     **{f"softmax {rule}": ("softmax", {}, rule, 64) for rule in HYPER},
-    "mlp sgd": ("mlp", {}, "sgd", 100),
+    "mlp sgd": ("mlp", {"activation": "relu"}, "sgd", 100),
     "lenet tanh sgd": ("lenet", {"activation": "tanh"}, "sgd", 100),
     "lenet relu sgd": ("lenet", {"activation": "relu"}, "sgd", 100),
-    "dropout-cnn momentum": ("dropout-cnn", {}, "momentum", 64),
+    "dropout-cnn momentum": ("dropout-cnn", {"activation": "relu"}, "momentum", 64),
 }
-OTHERS = {"predict 10,000 lenet": "lenet", "load to first batch": "softmax", "epoch from the loader": "softmax"}
-WORKLOADS = [*STEPS, *OTHERS]
-CONTENDERS = {
-    "tinymnist": "tinymnist",
-    "tinymnist --no-compile": "plain",
-    "Gluon": "gluon",
-    "Gluon hybridized": "hybrid",
-    "PyTorch": "torch",
+PREDICT, LOAD, EPOCH = "predict 10,000 lenet", "load to first batch", "epoch from the loader"
+WORKLOADS = {
+    **STEPS,
+    PREDICT: ("lenet", {"activation": "tanh"}, "sgd", 200),
+    **dict.fromkeys((LOAD, EPOCH), ("softmax", {}, "sgd", 64)),
 }
+OURS, PLAIN, GLUON, HYBRID, PYTORCH = CONTENDERS = [
+    "tinymnist", "tinymnist --no-compile", "Gluon", "Gluon hybridized", "PyTorch"
+]  # fmt: skip
+LEFT_OUT = {PREDICT: [PLAIN], LOAD: [PLAIN, HYBRID, PYTORCH], EPOCH: [PYTORCH]}
 FILES = [f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
-LEFT_OUT = {("load to first batch", who) for who in ("plain", "hybrid", "torch")} | {("epoch from the loader", "torch")}
 
 
-def tinymnist(workload, data, compile):
+def prepare_tinymnist(contender, workload, data, peer):
+    """(a function that does the workload once, one that waits for the end). PyTorch's inputs go to the file `peer`."""
     import tinymnist as tm
     from tinymnist.backend import nd
-    from tinymnist.batches import Batches
-    from tinymnist.datasets.load import Split
-    from tinymnist.runtime.step import Replica
+    from tinymnist.batches import permutation
+    from tinymnist.runtime.step import Step
 
-    if workload == "load to first batch":
-
-        def load():
-            next(iter(Batches(tm.load(data).train, 64, tm.runtime.devices.named("cpu")[0])))[0].wait_to_read()
-
-        return load
-    name, arguments, rule, size = STEPS.get(workload) or (OTHERS[workload], {}, "sgd", 64)
+    name, arguments, rule, size = WORKLOADS[workload]
     model = tm.models.MODELS[name](**arguments).initialize(0)
+    if workload == LOAD:
+        return lambda: next(iter(tm.Batches(tm.load(data).train, size, model.weights.context))), nd.waitall
     loaded = tm.load(data)
-    if workload.startswith("predict"):
-        return lambda: tm.predict(model, loaded.test.images, compile=compile)
-    split = loaded.train if workload.startswith("epoch") else Split(*(array[:size] for array in loaded.train))
-    replica = Replica(model, tm.Optimizer(rule, **HYPER[rule]), split, size, compile=compile)
+    first = tm.Split(*(array[:size] for array in loaded.train))
+    images, labels = loaded.test if workload == PREDICT else first
+    if contender == OURS:
+        np.savez(peer, images=images, labels=labels, **{key: w.asnumpy() for key, w in model.parameters.items()})
+    split = loaded.train if workload == EPOCH else first
+    step = Step(model, tm.Optimizer(rule, **HYPER[rule]), split, size, compile=contender == OURS)
+    batch = next(iter(step.batches))
 
-    def step(batch):
-        replica.gradient(batch, len(batch[1]))
-        replica.update(replica.optimizer.hyper)
+    def train(batch):
+        step.compute_gradient(batch, len(batch[1]))
+        step.update(step.optimizer.hyper)
 
-    if workload.startswith("epoch"):
-        epochs = iter(range(10**6))
+    def train_epoch():
+        for batch in step.batches.epoch(permutation(0, 0, len(split.labels))):
+            train(batch)
 
-        def epoch():
-            for batch in replica.batches.epoch(tm.batches.permutation(0, next(epochs), len(split.labels))):
-                step(batch)
-            nd.waitall()
-
-        return epoch
-    batch = next(iter(replica.batches))
-    return lambda: step(batch)
+    others = {PREDICT: lambda: tm.predict(model, images), EPOCH: train_epoch}
+    return others.get(
+        workload, lambda keep=loaded: train(batch)
+    ), nd.waitall  # all data stays in memory, as in training
 
 
-def gluon(workload, data, hybrid):
+def prepare_gluon(contender, workload, data, peer):
+    from gluon_networks import gluon_network, gluon_rule
+
     from tinymnist.backend import autograd, mx, nd
+    from tinymnist.models import MODELS
 
-    g, nn = mx.gluon, mx.gluon.nn
-    # The same data, compressed again, is as good, and nothing is downloaded for a benchmark.
-    g.data.vision.datasets.check_sha1 = g.utils.check_sha1 = lambda *_: True
-    if workload == "load to first batch":
-
-        def load():
-            first = g.data.DataLoader(g.data.vision.MNIST(data, train=True), 64)
-            next(iter(first))[0].wait_to_read()
-
-        return load
-    name, arguments, rule, size = STEPS.get(workload) or (OTHERS[workload], {}, "sgd", 64)
-    act = arguments.get("activation", "tanh")
-    net = nn.HybridSequential()
-    net.add(
-        *{
-            "softmax": lambda: [nn.Dense(10)],
-            "mlp": lambda: [nn.Dense(128, activation="relu"), nn.Dense(64, activation="relu"), nn.Dense(10)],
-            "lenet": lambda: (
-                [nn.Conv2D(20, 5, activation=act), nn.MaxPool2D(2), nn.Conv2D(50, 5, activation=act), nn.MaxPool2D(2)]
-                + [nn.Dense(500, activation=act), nn.Dense(10)]
-            ),
-            "dropout-cnn": lambda: (
-                [nn.Conv2D(10, 5), nn.MaxPool2D(2), nn.Activation("relu"), nn.Conv2D(20, 5)]
-                + [
-                    nn.Dropout(0.5, axes=(2, 3)),
-                    nn.MaxPool2D(2),
-                    nn.Activation("relu"),
-                    nn.Dense(50, activation="relu"),
-                ]
-                + [nn.Dropout(0.5), nn.Dense(10)]
-            ),
-        }[name]()
-    )
-    net.initialize()
-    net(nd.zeros((1, 1, 28, 28)))
-    for own, value in zip(net.collect_params().values(), weights(name, arguments)):
-        own.set_data(nd.array(value))
-    criterion = g.loss.SoftmaxCrossEntropyLoss()
-    if hybrid:
-        net.hybridize(static_alloc=True, static_shape=True)
+    vision, loader = mx.gluon.data.vision, mx.gluon.data.DataLoader
+    # The same data may be compressed differently; then Gluon would download it again.
+    vision.datasets.check_sha1 = mx.gluon.utils.check_sha1 = lambda *_: True
+    name, arguments, rule, size = WORKLOADS[workload]
+    if workload == LOAD:
+        return lambda: next(iter(loader(vision.MNIST(data, train=True), size))), nd.waitall
+    split = vision.MNIST(data, train=workload != PREDICT)
+    x, y = split[: None if workload == PREDICT else size]
+    images, y = x.transpose((0, 3, 1, 2)), nd.array(y)
+    x = images[:size].astype("float32") / 255
+    network, criterion = gluon_network(name, **arguments), mx.gluon.loss.SoftmaxCrossEntropyLoss()
+    network.initialize()
+    network(x)
+    model = MODELS[name](**arguments).initialize(0)
+    for key, parameter in network._collect_params_with_prefix().items():
+        parameter.set_data(model.parameters[key])
+    if contender == HYBRID:
+        network.hybridize(static_alloc=True, static_shape=True)
         criterion.hybridize(static_alloc=True, static_shape=True)
-    h = HYPER[rule]
-    trainer = g.Trainer(
-        net.collect_params(),
-        *{
-            "sgd": ("sgd", {"learning_rate": h.get("lr")}),
-            "momentum": ("sgd", {"learning_rate": h.get("lr"), "momentum": h.get("momentum")}),
-            "adagrad": ("adagrad", {"learning_rate": h.get("lr")}),
-            "rmsprop": ("rmsprop", {"learning_rate": h.get("lr"), "gamma1": h.get("rho")}),
-            "adadelta": ("adadelta", {"rho": h.get("rho")}),
-        }[rule],
-    )
+    trainer = mx.gluon.Trainer(network.collect_params(), *gluon_rule(rule, HYPER[rule]))
 
-    def step(x, y):
+    def predict():
+        parts = (images[i : i + size].astype("float32") / 255 for i in range(0, len(images), size))
+        return np.concatenate([nd.softmax(network(part)).asnumpy() for part in parts])
+
+    def train(x, y):
         with autograd.record():
-            value = criterion(net(x), y)
-        value.backward()
+            loss = criterion(network(x), y)
+        loss.backward()
         trainer.step(len(y))
 
-    train = g.data.vision.MNIST(data, train=True)
-    if workload.startswith("predict"):
-        images = np.stack([image.asnumpy() for image, _ in g.data.vision.MNIST(data, train=False)])[..., 0]
+    def train_epoch():
+        for x, y in loader(split.transform_first(vision.transforms.ToTensor()), size, shuffle=True):
+            train(x, y)
 
-        def predict():
-            x = nd.array(images, dtype="uint8").expand_dims(1)
-            return np.concatenate(
-                [nd.softmax(net(x[i : i + 200].astype("float32") / 255)).asnumpy() for i in range(0, 10000, 200)]
-            )
-
-        return predict
-    if workload.startswith("epoch"):
-        loader = g.data.DataLoader(train.transform_first(g.data.vision.transforms.ToTensor()), size, shuffle=True)
-
-        def epoch():
-            for x, y in loader:
-                step(x, y)
-            nd.waitall()
-
-        return epoch
-    x, y = train[:size]
-    x, y = x.transpose((0, 3, 1, 2)).astype("float32") / 255, nd.array(y)
-    return lambda held=train: step(x, y)  # the whole set stays in memory, as tinymnist's does
+    return {PREDICT: predict, EPOCH: train_epoch}.get(workload, lambda keep=split: train(x, y)), nd.waitall
 
 
-def pytorch(workload, data):
+def torch_network(name, weights, activation="relu"):
+    """The PyTorch twin of a tinymnist model. `weights`: all arrays of the model, in its order."""
     import torch
     from torch import nn
 
-    name, arguments, rule, size = STEPS.get(workload) or (OTHERS[workload], {}, "sgd", 64)
-    act = {"relu": nn.ReLU, "tanh": nn.Tanh}[arguments.get("activation", "tanh")]
-    net = nn.Sequential(
-        *{
-            "softmax": lambda: [nn.Flatten(), nn.Linear(784, 10)],
-            "mlp": lambda: [
-                nn.Flatten(),
-                nn.Linear(784, 128),
-                nn.ReLU(),
-                nn.Linear(128, 64),
-                nn.ReLU(),
-                nn.Linear(64, 10),
-            ],
-            "lenet": lambda: (
-                [nn.Conv2d(1, 20, 5), act(), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), act(), nn.MaxPool2d(2)]
-                + [nn.Flatten(), nn.Linear(800, 500), act(), nn.Linear(500, 10)]
-            ),
-            "dropout-cnn": lambda: (
-                [nn.Conv2d(1, 10, 5), nn.MaxPool2d(2), nn.ReLU(), nn.Conv2d(10, 20, 5), nn.Dropout2d(0.5)]
-                + [
-                    nn.MaxPool2d(2),
-                    nn.ReLU(),
-                    nn.Flatten(),
-                    nn.Linear(320, 50),
-                    nn.ReLU(),
-                    nn.Dropout(0.5),
-                    nn.Linear(50, 10),
-                ]
-            ),
-        }[name]()
-    )
-    with torch.no_grad():
-        for own, value in zip(net.parameters(), weights(name, arguments)):
-            own.copy_(torch.from_numpy(value))
-    h = HYPER[rule]
-    optimizer = {
-        "sgd": lambda p: torch.optim.SGD(p, h["lr"]),
-        "momentum": lambda p: torch.optim.SGD(p, h["lr"], momentum=h["momentum"]),
-        "adagrad": lambda p: torch.optim.Adagrad(p, h["lr"]),
-        "rmsprop": lambda p: torch.optim.RMSprop(p, h["lr"], alpha=h["rho"]),
-        "adadelta": lambda p: torch.optim.Adadelta(p, 1.0, rho=h["rho"]),
-    }[rule](net.parameters())
-    criterion = nn.CrossEntropyLoss()
+    def make_layer():
+        weight, bias = torch.tensor(next(arrays)), torch.tensor(next(arrays))
+        outputs, inputs, *kernel = weight.shape
+        layer = nn.Conv2d(inputs, outputs, kernel) if kernel else nn.Linear(inputs, outputs)
+        layer.weight.data, layer.bias.data = weight, bias
+        return layer
 
-    if workload.startswith("predict"):
-        images = torch.from_numpy(raw(data, "t10k-images-idx3-ubyte.gz", 16).reshape(-1, 1, 28, 28).copy())
+    arrays = iter(weights)
+    words = {
+        "softmax": "flatten dense",
+        "mlp": "flatten dense activation dense activation dense",
+        "lenet": "conv activation pool conv activation pool flatten dense activation dense",
+        "dropout-cnn": "conv pool activation conv dropout2d pool activation flatten dense activation dropout dense",
+    }
+    parts = {"conv": make_layer, "dense": make_layer, "flatten": nn.Flatten, "pool": lambda: nn.MaxPool2d(2)}
+    parts.update(activation={"relu": nn.ReLU, "tanh": nn.Tanh}[activation], dropout=nn.Dropout, dropout2d=nn.Dropout2d)
+    return nn.Sequential(*(parts[word]() for word in words[name].split()))
 
-        def predict():
-            with torch.no_grad():
-                return torch.cat(
-                    [net(images[i : i + 200].float() / 255).softmax(1) for i in range(0, 10000, 200)]
-                ).numpy()
 
-        return predict
-    x, y = (torch.from_numpy(array) for array in batch(data, size))
+def torch_rule(name, hyper, parameters):
+    """PyTorch's optimizer for a rule of tinymnist."""
+    from torch import optim
 
-    def step():
+    kinds = {"adagrad": optim.Adagrad, "rmsprop": optim.RMSprop, "adadelta": optim.Adadelta}
+    names = {"rho": "alpha"} if name == "rmsprop" else {}
+    return kinds.get(name, optim.SGD)(parameters, **{names.get(key, key): value for key, value in hyper.items()})
+
+
+def prepare_torch(contender, workload, data, peer):
+    """PyTorch's process has no MXNet. All it reads is the file `peer`."""
+    import torch
+
+    name, arguments, rule, size = WORKLOADS[workload]
+    with np.load(peer) as arrays:
+        images, labels, *weights = arrays.values()
+    images, y = torch.tensor(images[:, None]), torch.tensor(labels[:size].astype("int64"))
+    x = images[:size].float() / 255
+    network, criterion = torch_network(name, weights, **arguments), torch.nn.CrossEntropyLoss()
+    optimizer = torch_rule(rule, HYPER[rule], network.parameters())
+
+    def predict():
+        with torch.no_grad():
+            return torch.cat([network(part.float() / 255).softmax(1) for part in images.split(size)]).numpy()
+
+    def train():
         optimizer.zero_grad()
-        criterion(net(x), y).backward()
+        criterion(network(x), y).backward()
         optimizer.step()
 
-    return step
+    return predict if workload == PREDICT else train, lambda: None
 
 
-def raw(data, name, header):
-    import gzip
-
-    with gzip.open(os.path.join(data, name)) as stream:
-        return np.frombuffer(stream.read(), np.uint8, offset=header)
-
-
-def batch(data, size):
-    """The first batch of the training set, as floats, for those who do not start from bytes."""
-    images = raw(data, "train-images-idx3-ubyte.gz", 16)[: size * 784].reshape(size, 1, 28, 28)
-    return images.astype(np.float32) / 255, raw(data, "train-labels-idx1-ubyte.gz", 8)[:size].astype(np.int64)
-
-
-def weights(name, arguments):
-    """The weights that all peers begin with, layer by layer, drawn by numpy: PyTorch's process has no MXNet."""
-    shapes = {
-        "softmax": [(10, 784)],
-        "mlp": [(128, 784), (64, 128), (10, 64)],
-        "lenet": [(20, 1, 5, 5), (50, 20, 5, 5), (500, 800), (10, 500)],
-        "dropout-cnn": [(10, 1, 5, 5), (20, 10, 5, 5), (50, 320), (10, 50)],
-    }[name]
-    rng = np.random.default_rng(0)
-    for shape in shapes:
-        yield rng.uniform(-0.07, 0.07, shape).astype(np.float32)
-        yield np.zeros(shape[0], np.float32)
-
-
-def product_rate():
-    """GFLOP/s of a product of two matrices 1024 by 1024."""
+def measure_products(workload):
+    """[GFLOP/s of a large matrix product, GFLOP in the products of one step: three a layer, two in the first layer]"""
     from tinymnist.backend import nd
+    from tinymnist.models import MODELS
 
+    name, arguments, _, size = WORKLOADS[workload]
+    model, products = MODELS[name](**arguments), []
+    shape = model.image
+    for layer in model.layers:
+        parameters, shape = layer.build((math.prod(shape),) if layer.takes_rows else shape)
+        if parameters:
+            products.append(2 * size * math.prod(parameters["weight"]) * math.prod(shape[1:]) / 1e9)
     a = nd.random.normal(shape=(1024, 1024))
-    times = []
-    for _ in range(6):
-        began = time.perf_counter()
-        nd.dot(a, a).wait_to_read()
-        times.append(time.perf_counter() - began)
-    return 2 * 1024**3 / np.median(times[1:]) / 1e9
+    seconds = np.median(timeit.repeat(lambda: nd.dot(a, a).wait_to_read(), number=1, repeat=6)[1:])
+    return [2 * 1024**3 / 1e9 / seconds, 3 * sum(products) - products[0]]
 
 
-def flops(workload):
-    """Additions and multiplications in a step's products: each layer's, twice more for gradients (the first, once)."""
-    name, _, _, size = STEPS[workload]
-    layers = {
-        "softmax": [(784, 10)],
-        "mlp": [(784, 128), (128, 64), (64, 10)],
-        "lenet": [(25, 20 * 576), (500, 50 * 64), (800, 500), (500, 10)],
-        "dropout-cnn": [(25, 10 * 576), (250, 20 * 64), (320, 50), (50, 10)],
-    }[name]
-    return sum(2 * size * a * b * (3 if i else 2) for i, (a, b) in enumerate(layers))
-
-
-def worker(contender, workload, data):
-    """For every line on stdin, a number, runs the workload so many times; answers with seconds each and peak MB."""
-    made = {
-        "tinymnist": lambda: tinymnist(workload, data, True),
-        "plain": lambda: tinymnist(workload, data, False),
-        "gluon": lambda: gluon(workload, data, False),
-        "hybrid": lambda: gluon(workload, data, True),
-        "torch": lambda: pytorch(workload, data),
-    }[contender]()
-    if contender == "torch":
-        wait = time.perf_counter
-    else:
-        from tinymnist.backend import nd
-
-        wait = nd.waitall
+def answer_questions(contender, workload, data, peer):
+    """A contender's process. A line on stdin is a number of repetitions; the answer is [seconds each, peak MB]."""
+    prepare = prepare_torch if contender == PYTORCH else prepare_gluon if "Gluon" in contender else prepare_tinymnist
+    run, wait = prepare(contender, workload, data, peer)
     for line in sys.stdin:
-        if line.strip() == "rate":
-            print(json.dumps(product_rate()), flush=True)
-            continue
-        began = time.perf_counter()
-        for _ in range(int(line)):
-            made()
-        wait()
-        seconds = (time.perf_counter() - began) / int(line)
-        print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]), flush=True)
+        if line == "products\n":
+            answer = measure_products(workload)
+        else:
+            start = time.perf_counter()
+            for _ in range(int(line)):
+                run()
+            wait()
+            seconds = (time.perf_counter() - start) / int(line)
+            answer = [seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]
+        print(json.dumps(answer), flush=True)
 
 
 class Worker:
-    """A contender's process, with so many threads."""
+    """The process of a contender with a number of threads. It has done the workload when it is made."""
 
-    def __init__(self, contender, threads, workload, args):
-        python = args.torch_python if contender == "torch" else sys.executable
-        command = [python, os.path.abspath(__file__), "--worker", contender, "--only", workload, "--data", args.data]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    def __init__(self, title, threads, workload, args, peer):
+        self.title, self.workload, self.result = title, workload, {"ms": [], "mb": 0.0, "threads": threads}
+        python = args.torch_python if title == PYTORCH else sys.executable
+        command = [python, __file__, "--worker", title, "--only", workload, "--data", args.data, "--peer", peer]
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         self.process = subprocess.Popen(command, text=True, env=environment, **pipes)
+        self.ask(1)
+        self.times = max(1, round(args.seconds / self.ask(3 if workload in STEPS else 1)[0]))
 
     def ask(self, line):
+        """The answer to a line. Raises RuntimeError, with the last line of stderr, if there is none."""
         try:
             print(line, file=self.process.stdin, flush=True)
             return json.loads(self.process.stdout.readline())
         except (OSError, ValueError) as error:
-            raise RuntimeError((self.process.stderr.read().strip() or "it ended").splitlines()[-1]) from error
-
-    def end(self):
-        self.process.communicate()
+            self.process.kill()
+            words = self.process.communicate()[1].strip() or "its process ended without an answer"
+            raise RuntimeError(f"{self.title} cannot run {self.workload!r}: {words.splitlines()[-1]}") from error
 
 
 def measure(workload, args, bar):
-    """{contender: {"ms": [a time each round], "mb": peak memory, "threads": the number that suits it}}, in turns."""
-    present = {title: who for title, who in CONTENDERS.items() if (workload, who) not in LEFT_OUT}
-    started = {(title, n): Worker(who, n, workload, args) for title, who in present.items() for n in args.threads}
-    workers, results = {}, {}
-    for (title, threads), one in started.items():
-        try:
-            one.ask(1)
-            seconds = one.ask(3 if workload in STEPS else 1)[0]
-        except RuntimeError as error:
-            print(f"{title} is left out of {workload}: {error}", file=sys.stderr)
-            continue
-        workers[title, threads] = one, max(1, round(args.seconds / seconds))
-        results[title, threads] = {"ms": [], "mb": 0.0, "threads": threads}
-    ours = [one for (title, _), (one, _) in workers.items() if title == "tinymnist"]
-    if not ours:
-        raise RuntimeError(f"without tinymnist there is nothing to compare in {workload}")
-    rates = []
-    for _ in range(args.rounds):
-        for key, (one, times) in workers.items():
-            seconds, results[key]["mb"] = one.ask(times)
-            results[key]["ms"].append(seconds * 1e3)
-        if workload in STEPS:
-            rates.append(max(one.ask("rate") for one in ours))
-        bar.update()
-    for one, _ in workers.values():
-        one.end()
-    best = {}
-    for (title, _), result in sorted(results.items(), key=lambda item: np.median(item[1]["ms"])):
-        best.setdefault(title, result)
-    rate = float(np.median(rates)) if rates else None
-    if rate:
-        best["tinymnist"]["share of product rate"] = flops(workload) / np.median(best["tinymnist"]["ms"]) / 1e6 / rate
-    return {"contenders": best, "product GFLOP/s": rate}
+    """The figures of a workload: for each contender its time in every round, its peak memory, its best threads."""
+    with tempfile.NamedTemporaryFile(suffix=".npz") as peer, contextlib.ExitStack() as stack:
+        workers = []
+        for title in CONTENDERS:  # tinymnist first: PyTorch reads what it writes
+            try:
+                for threads in [] if title in LEFT_OUT.get(workload, []) else args.threads:
+                    workers.append(Worker(title, threads, workload, args, peer.name))
+                    stack.callback(workers[-1].process.communicate)
+            except (OSError, RuntimeError) as error:
+                if title == OURS:
+                    raise
+                bar.write(f"left out: {error}", file=sys.stderr)
+        ours, rates = [worker for worker in workers if worker.title == OURS], []
+        for _ in range(args.rounds):
+            for worker in workers:
+                seconds, worker.result["mb"] = worker.ask(worker.times)
+                worker.result["ms"].append(seconds * 1e3)
+            if workload in STEPS:
+                rates.append(max(worker.ask("products") for worker in ours))
+            bar.update()
+        workers.sort(key=lambda worker: np.median(worker.result["ms"]), reverse=True)
+        best = {worker.title: worker.result for worker in workers}  # the fastest is the last
+        rate = None
+        if rates:
+            rate, size = np.median(rates, axis=0)
+            best[OURS]["share of product rate"] = size / np.median(best[OURS]["ms"]) * 1e3 / rate
+        return {"contenders": best, "product GFLOP/s": rate}
 
 
-def ratio(results, ours, theirs):
-    """Median over rounds of ours / theirs, of times that stand side by side; None where one is missing."""
-    if ours not in results or theirs not in results:
+def ratio(results, one, other):
+    """The median over rounds of the time of one contender / that of the other; None if one of them did not run."""
+    if one not in results or other not in results:
         return None
-    return float(np.median(np.array(results[ours]["ms"]) / np.array(results[theirs]["ms"])))
+    return float(np.median(np.array(results[one]["ms"]) / np.array(results[other]["ms"])))
 
 
-def table(report):
-    print(f"{'ms, median [min – max]':24}" + "".join(f"{title:>26}" for title in CONTENDERS))
+def print_table(report):
+    print("ours /: tinymnist's time / this time.   plain /: the time of tinymnist --no-compile / this time.")
+    print(f"{'':26}{'median ms':>11}{'min':>11}{'max':>11}{'peak MB':>9}{'threads':>9}{'ours /':>9}{'plain /':>9}")
     for workload, result in report.items():
-        cells = []
-        for title in CONTENDERS:
-            times = result["contenders"].get(title, {}).get("ms")
-            cells.append(f"{np.median(times):.3f} [{min(times):.3f} – {max(times):.3f}]" if times else "–")
-        print(f"{workload:24}" + "".join(f"{cell:>26}" for cell in cells))
-    titles = ("to Gluon, better of two", "to PyTorch", "--no-compile to Gluon", "share of products", "MB", "MB, Gluon")
-    print(f"\n{'ratio of tinymnist':24}" + "".join(f"{title:>{len(title) + 2}}" for title in titles))
-    for workload, result in report.items():
-        c = result["contenders"]
-        peers = [r for r in (ratio(c, "tinymnist", "Gluon"), ratio(c, "tinymnist", "Gluon hybridized")) if r]
-        figures = (
-            max(peers, default=None),
-            ratio(c, "tinymnist", "PyTorch"),
-            ratio(c, "tinymnist --no-compile", "Gluon"),
-        )
-        share = c["tinymnist"].get("share of product rate")
-        cells = [*(f"{r:.2f}" if r else "–" for r in figures), f"{share:.0%}" if share else "–"]
-        cells += [f"{c[who]['mb']:.0f}" if who in c else "–" for who in ("tinymnist", "Gluon")]
-        print(f"{workload:24}" + "".join(f"{cell:>{len(title) + 2}}" for title, cell in zip(titles, cells)))
+        results = result["contenders"]
+        share = results[OURS].get("share of product rate")
+        print(workload + (f": {share:.0%} of the speed of a large matrix product" if share else ""))
+        for title in (title for title in CONTENDERS if title in results):
+            found = results[title]
+            times = "".join(f"{f(found['ms']):11.3f}" for f in (np.median, min, max))
+            ratios = "".join(
+                f"{r:9.2f}" if r else f"{'–':>9}" for r in (ratio(results, w, title) for w in (OURS, PLAIN))
+            )
+            print(f"  {title:24}{times}{found['mb']:9.0f}{found['threads']:9}{ratios}")
 
 
-def chart(report, path):
-    """Bars: each contender's time over tinymnist's."""
+def draw_chart(report):
+    """A figure with a bar for every contender that ran: its time / tinymnist's."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 0.55 * len(report) + 1.5), layout="constrained")
     axes = figure.subplots()
-    height = 0.8 / len(CONTENDERS)
-    for i, title in enumerate(CONTENDERS):
-        rows = [(y, ratio(r["contenders"], title, "tinymnist")) for y, r in enumerate(report.values())]
-        rows = [(y, value) for y, value in rows if value]
-        axes.barh([y + (i - 2) * height for y, _ in rows], [value for _, value in rows], height, label=title)
-    axes.set(yticks=range(len(report)), xscale="log", xlabel="time, tinymnist = 1 (logarithmic; longer is slower)")
-    axes.set_yticklabels(report)
+    results = [result["contenders"] for result in report.values()]
+    titles = [title for title in CONTENDERS if any(title in found for found in results)]
+    for i, title in enumerate(titles):
+        rows = {y + 0.8 * i / len(titles) - 0.4: ratio(r, title, OURS) for y, r in enumerate(results) if title in r}
+        axes.barh([*rows], [*rows.values()], 0.8 / len(titles), align="edge", label=title)
+    axes.set(title="One training step, or the work that the name says: medians over rounds")
+    axes.set(xscale="log", xlabel="time, tinymnist = 1 (logarithmic; longer is slower)")
+    axes.set_yticks(range(len(report)), report)
     axes.set_xticks([0.5, 1, 2, 5, 10], ["0.5", "1", "2", "5", "10"])
     axes.invert_yaxis()
     axes.axvline(1, color="black", lw=0.8)
     axes.legend(fontsize=8)
-    axes.set_title("One training step (or the whole of the named work), medians of rounds side by side")
-    figure.savefig(path, dpi=100)
+    return figure
 
 
-def pixels(rounds):
-    """Prints nanoseconds an output pixel, forward and backward, for images of 28 to 224 pixels a side."""
-    from tinymnist import ops
+def print_pixel_costs(rounds):
+    """Nanoseconds per output pixel of conv2d, forward and backward, for images of 28 to 224 pixels a side."""
     from tinymnist.backend import autograd, nd
+    from tinymnist.layers import Conv2D, Sequential
     from tinymnist.runtime.graph import Replay
 
-    print("conv2d, forward and backward: ns an output pixel at 28, 56, 112, 224 pixels a side; largest over smallest")
+    def run():
+        with autograd.record():
+            loss = replay(x)[0]
+        loss.backward()
+        nd.waitall()
+
+    print("conv2d, forward and backward: ns per output pixel at 28, 56, 112, 224 pixels a side; largest / smallest")
     for channels, filters, kernel, n in ((1, 20, 5, 32), (8, 16, 5, 16), (16, 16, 3, 16)):
-        weight, bias = nd.random.normal(shape=(filters, channels, kernel, kernel)), nd.zeros((filters,))
-        for array in (weight, bias):
-            array.attach_grad()
         costs = []
         for side in (28, 56, 112, 224):
+            model = Sequential(Conv2D(filters, kernel), image=(channels, side, side)).initialize()
+            replay = Replay(lambda x, model=model: [model(x).mean()], model.parameters.values())
             x = nd.random.normal(shape=(n, channels, side, side))
-            replay = Replay(lambda x, w=weight, b=bias: [ops.conv2d(x, w, b).mean()], [weight, bias])
-            times = []
-            for _ in range(rounds + 2):
-                began = time.perf_counter()
-                with autograd.record():
-                    y = replay(x)[0]
-                y.backward()
-                nd.waitall()
-                times.append(time.perf_counter() - began)
-            costs.append(np.median(times[2:]) / (n * (side - kernel + 1) ** 2) * 1e9)
-        figures = "  ".join(f"{cost:7.1f}" for cost in costs)
-        print(f"{channels:3} channels, {filters} filters {kernel}×{kernel}: {figures}   {max(costs) / min(costs):.2f}")
+            times = timeit.repeat(run, number=1, repeat=rounds + 2)[2:]
+            costs.append(np.median(times) / (n * (side - kernel + 1) ** 2) * 1e9)
+        row = "  ".join(f"{cost:7.1f}" for cost in costs)
+        print(f"{channels:3} channels, {filters} filters {kernel}×{kernel}: {row}   {max(costs) / min(costs):.2f}")
     return 0
 
 
-def check(args):
-    if args.rounds < 1:
-        raise ValueError(f"--rounds {args.rounds}: every contender has at least one turn")
-    if not 0 < args.seconds < float("inf"):
-        raise ValueError(f"--seconds {args.seconds}: a turn takes a positive number of seconds")
-    if min(args.threads) < 1:
-        raise ValueError(f"--threads {min(args.threads)}: a number of threads is 1 or more")
+def check_arguments(args):
+    """Raise ValueError for an option that cannot work, before anything is measured."""
+    checks = [
+        (args.rounds >= 1, f"--rounds is {args.rounds}; at least one round is needed"),
+        (0 < args.seconds < math.inf, f"--seconds is {args.seconds}; a turn takes a positive number of seconds"),
+        (min(args.threads) >= 1, f"--threads has {min(args.threads)}; a number of threads is 1 or more"),
+        (shutil.which(args.torch_python), f"--torch-python {args.torch_python}: there is no such program"),
+    ]
     for option, path in (("--json", args.json), ("--plot", args.plot)):
-        if path and not os.path.isdir(os.path.dirname(os.path.abspath(path))):
-            raise ValueError(f"{option} {path}: there is no such directory to write the file in")
-        if path and os.path.isdir(path):
-            raise ValueError(f"{option} {path}: is a directory; the name of a file is needed")
+        folder = os.path.dirname(os.path.abspath(path or "."))
+        checks.append((os.path.isdir(folder), f"{option} {path}: there is no such directory to write the file in"))
+        checks.append((not path or not os.path.isdir(path), f"{option} {path}: it is a directory, not a file"))
+    for fine, sentence in checks:
+        if not fine:
+            raise ValueError(sentence)
 
 
 def compare(args):
-    """Measures, writes, prints; returns the exit status."""
+    """Measure, write the figures, print them."""
     from tqdm import tqdm
 
-    chosen = [w for w in WORKLOADS if not args.only or args.only in w]
-    if not chosen:
-        raise ValueError(f"--only {args.only}: no workload is called so; there are {', '.join(WORKLOADS)}")
-    status, report = 0, {}
-    with tqdm(total=len(chosen) * args.rounds, disable=None, unit=" rounds") as bar:
-        for workload in chosen:
+    workloads = [workload for workload in WORKLOADS if (args.only or "") in workload]
+    if not workloads:
+        raise ValueError(f"--only {args.only}: no name of a workload contains it; there are {', '.join(WORKLOADS)}")
+    for name in FILES:  # Gluon would download them
+        if not os.path.exists(os.path.join(args.data, name)):
+            raise ValueError(f"{args.data}: there is no {name}; --data names a directory with MNIST's four .gz files")
+    report = {}
+    with tqdm(total=len(workloads) * args.rounds, disable=None, unit=" rounds") as bar:
+        for workload in workloads:
             bar.set_description(workload)
             report[workload] = measure(workload, args, bar)
-    if args.json:
-        from tinymnist.runtime.files import (  # not earlier: a worker's peak would begin at this process's
-            DataError,
-            replacing,
-        )
-
-        try:
-            with replacing(args.json) as stream:
-                stream.write(json.dumps(report, indent=1).encode())
-        except DataError as error:
-            status = failed(error)
-    table(report)
+    try:
+        if args.json:
+            Path(args.json).write_text(json.dumps(report, indent=1))
+    finally:
+        print_table(report)
     if args.plot:
-        chart(report, args.plot)
-    return status
-
-
-def failed(sentence):
-    print(sentence, file=sys.stderr)
-    return 2
+        draw_chart(report).savefig(args.plot, dpi=100)
+    return 0
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument(
-        "--data", default=os.environ.get("TINYMNIST_DATA"), help="a directory with MNIST's four .gz files"
-    )
-    parser.add_argument("--rounds", type=int, default=5, help="turns that every contender has")
-    parser.add_argument("--seconds", type=float, default=0.5, help="length of a turn, about")
-    parser.add_argument(
-        "--threads", type=int, nargs="+", default=sorted({1, os.cpu_count() or 1}), help="numbers of threads"
-    )
-    parser.add_argument(
-        "--pixels", action="store_true", help="instead: what an output pixel of conv2d costs as images grow"
-    )
-    parser.add_argument("--only", metavar="WORDS", help="only workloads whose name contains this")
-    parser.add_argument(
-        "--torch-python", default=sys.executable, metavar="PYTHON", help="an interpreter that has PyTorch"
-    )
-    parser.add_argument("--json", metavar="FILE", help="write all figures there")
-    parser.add_argument("--plot", metavar="FILE", help="draw a bar chart there")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    data = os.environ.get("TINYMNIST_DATA") or os.path.expanduser("~/.mxnet/datasets/mnist")
+    formatter = argparse.ArgumentDefaultsHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=formatter)
+    add = parser.add_argument
+    add("--data", default=data, help="a directory with MNIST's four .gz files")
+    add("--rounds", type=int, default=5, help="how many turns every contender has")
+    add("--seconds", type=float, default=0.5, help="about how long a turn takes")
+    add("--threads", type=int, nargs="+", default=sorted({1, os.cpu_count() or 1}), help="numbers of threads to try")
+    add("--pixels", action="store_true", help="instead, print what an output pixel of conv2d costs as images grow")
+    add("--only", metavar="WORDS", help="only the workloads whose name contains these words")
+    add("--torch-python", default=sys.executable, metavar="PYTHON", help="a Python that can import PyTorch")
+    add("--json", metavar="FILE", help="write all figures to this file")
+    add("--plot", metavar="FILE", help="draw a bar chart in this file")
+    add("--worker", help=argparse.SUPPRESS)
+    add("--peer", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    if not args.data:
-        args.data = os.path.expanduser("~/.mxnet/datasets/mnist")
     if args.worker:
-        return worker(args.worker, args.only, args.data)
+        return answer_questions(args.worker, args.only, args.data, args.peer)
     try:
-        check(args)
-        if args.pixels:
-            return pixels(args.rounds)
-        missing = [name for name in FILES if not os.path.exists(os.path.join(args.data, name))]
-        if missing:
-            raise ValueError(
-                f"{args.data}: there is no {missing[0]}; give the directory of MNIST's four files by --data"
-            )
-        return compare(args)
+        check_arguments(args)
+        return print_pixel_costs(args.rounds) if args.pixels else compare(args)
     except (ValueError, ImportError, OSError, RuntimeError) as error:
-        return failed(error)
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -1,0 +1,46 @@
+"""tinymnist's models and update rules, built from Gluon's own parts: bench.py and the tests compare the two."""
+
+from tinymnist.backend import mx
+
+nn = mx.gluon.nn
+
+
+def softmax_regression():
+    return [nn.Dense(10)]
+
+
+def mlp(*, hidden=(128, 64), activation="relu"):
+    inner = [layer for units in hidden for layer in (nn.Dense(units), nn.Activation(activation))]
+    return [*inner, nn.Dense(10)]
+
+
+def lenet(*, filters=(20, 50), kernels=(5, 5), hidden=500, activation="tanh", output_activation=None):
+    """As published, with the activation before the pooling."""
+    layers = []
+    for count, kernel in zip(filters, kernels):
+        layers += [nn.Conv2D(count, kernel), nn.Activation(activation), nn.MaxPool2D(2)]
+    layers += [nn.Flatten(), nn.Dense(hidden), nn.Activation(activation), nn.Dense(10)]
+    return layers + ([nn.Activation(output_activation)] if output_activation else [])
+
+
+def dropout_cnn(*, activation="relu", rate=0.5, dropout=nn.Dropout):
+    first = [nn.Conv2D(10, 5), nn.MaxPool2D(2), nn.Activation(activation)]
+    second = [nn.Conv2D(20, 5), dropout(rate, axes=(2, 3)), nn.MaxPool2D(2), nn.Activation(activation)]
+    return [*first, *second, nn.Flatten(), nn.Dense(50), nn.Activation(activation), dropout(rate), nn.Dense(10)]
+
+
+MODELS = {"softmax": softmax_regression, "mlp": mlp, "lenet": lenet, "dropout-cnn": dropout_cnn}
+
+
+def gluon_network(name, **arguments):
+    """The Gluon twin of tinymnist.models.MODELS[name](**arguments). Its parameters have the same names."""
+    network = nn.HybridSequential()
+    network.add(*MODELS[name](**arguments))
+    return network
+
+
+def gluon_rule(name, hyper):
+    """The name and the hyper-parameters that mx.optimizer has for a rule of tinymnist."""
+    names = {"lr": "learning_rate", "rho": "gamma1" if name == "rmsprop" else "rho"}
+    names["eps"] = "eps" if name == "adagrad" else "epsilon"
+    return "sgd" if name == "momentum" else name, {names.get(key, key): value for key, value in hyper.items()}
