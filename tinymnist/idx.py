@@ -51,7 +51,7 @@ def write(file: str | os.PathLike | io.IOBase, array: np.ndarray) -> None:
     """
     array = np.asarray(array)
     code = CODES.get(array.dtype.name)
-    if code is None or array.ndim > 255 or any(n >= 1 << 32 for n in array.shape):
+    if code is None or any(n >= 1 << 32 for n in array.shape):
         raise ValueError(f"IDX cannot hold {array.dtype} {array.shape}; its types are {', '.join(CODES)}")
     header = bytes([0, 0, code, array.ndim]) + np.array(array.shape, ">u4").tobytes()
     content = header + array.astype(TYPES[code]).tobytes()
