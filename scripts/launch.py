@@ -1,13 +1,14 @@
-"""Starts one training in many processes: python scripts/launch.py --workers 2 -- --model lenet --epochs 3
+"""Start one training in many processes: python scripts/launch.py --workers 2 -- --model lenet --epochs 3
 
-On this machine it starts a scheduler, servers and workers, and ends all of them where one fails. With --print it says
-what to start on which of several machines. What stands behind -- goes to scripts/train.py.
+The processes are a scheduler, servers and workers on this machine. If one of them fails, all end. With --print, nothing
+is started, but the commands to start on several machines are printed. The words after -- go to scripts/train.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
+import importlib.util
+import itertools
 import math
 import os
 import shlex
@@ -18,32 +19,27 @@ import sys
 import time
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
+SCRIPTS = Path(__file__).resolve().parent
 LOOPBACK = "127.0.0.1"
-SHORTEST = 10  # seconds: that of tinymnist/machines.py, whose import would load MXNet
+SHORTEST = 10  # seconds, as in tinymnist/runtime/machines.py, which would load MXNet into this process
 
 
-def parser():
+def make_parser():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument(
-        "--workers", type=int, metavar="N", help="how many train; default: 2, of --print as many as machines"
-    )
-    p.add_argument(
-        "--servers", type=int, metavar="N", help="how many sum gradients; default: 1, of --print as many as machines"
-    )
-    p.add_argument(
-        "--timeout", type=float, default=60, metavar="S", help="seconds after which the silent are taken for gone"
-    )
+    p.add_argument("--workers", type=int, metavar="N", help="how many train; default: 2, with --print one per machine")
+    p.add_argument("--servers", type=int, metavar="N", help="how many sum gradients; default: 1, or one per machine")
+    p.add_argument("--timeout", type=float, default=60, metavar="S", help="seconds until a silent process is given up")
     p.add_argument("--port", type=int, metavar="P", help="of the scheduler; default: a free one, with --print 9091")
-    p.add_argument("--pin", action="store_true", help="give every worker a core of its own, as long as there are cores")
+    p.add_argument("--pin", action="store_true", help="bind each worker to one core, to different ones if possible")
     p.add_argument("--print", nargs="+", metavar="ADDRESS", dest="hosts", help="print the commands for these machines")
     p.add_argument("--script", metavar="FILE", help="what the workers run instead of scripts/train.py")
-    p.add_argument("--role", choices=("scheduler", "server"), help="be one: MXNet's DMLC_… variables say of what")
+    p.add_argument("--role", choices=("scheduler", "server"), help="be this process; MXNet's DMLC_… variables are set")
+    p.add_argument("words", nargs="*", metavar="-- WORD", help="what scripts/train.py is given")
     return p
 
 
 def check(options):
-    """ValueError: something is out of range, or cannot be had here; before anything is started"""
+    """Raise ValueError if an option is out of range or impossible on this system."""
     for name in ("workers", "servers"):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name} must be 1 or more, not {getattr(options, name)}")
@@ -52,129 +48,114 @@ def check(options):
     if options.port is not None and not 0 <= options.port <= 65535:
         raise ValueError(f"--port must be from 0 to 65535, not {options.port}")
     if options.pin and not hasattr(os, "sched_setaffinity"):
-        raise ValueError(f"--pin needs a system with os.sched_setaffinity, as Linux is, not {sys.platform}")
+        raise ValueError(f"--pin needs a system with os.sched_setaffinity, such as Linux, not {sys.platform}")
 
 
-def environment(host, port, workers, servers, address):
-    """What MXNet wants to know: where the scheduler is, how many belong together, where this process can be reached."""
-    return {
-        "DMLC_PS_ROOT_URI": host,
-        "DMLC_PS_ROOT_PORT": str(port),
-        "DMLC_NUM_WORKER": str(workers),
-        "DMLC_NUM_SERVER": str(servers),
-        "DMLC_NODE_HOST": address,
-    }
+def plan(options, hosts, port):
+    """(name, address, variables, command) for each process: the scheduler, the servers, the workers."""
+    timeout = ["--timeout", f"{options.timeout:g}"]
+    serve = [str(SCRIPTS / "launch.py"), *timeout, "--role"]
+    train = [options.script] if options.script else [str(SCRIPTS / "train.py"), "--kvstore", "dist_sync", *timeout]
+    for role, count, command in (
+        ("scheduler", 1, [*serve, "scheduler"]),
+        ("server", options.servers, [*serve, "server"]),
+        ("worker", options.workers, [*train, *options.words]),
+    ):
+        for number in range(count):
+            address = hosts[number % len(hosts)]
+            variables = {  # which MXNet reads
+                "DMLC_PS_ROOT_URI": hosts[0],
+                "DMLC_PS_ROOT_PORT": str(port),
+                "DMLC_NUM_WORKER": str(options.workers),
+                "DMLC_NUM_SERVER": str(options.servers),
+                "DMLC_NODE_HOST": address,
+            }
+            yield f"{role} process {number}", address, variables, command
 
 
-def commands(options, rest):
-    """(name, command) of each process: the scheduler, the servers, the workers."""
-    python, launch, timeout = sys.executable, str(HERE / "launch.py"), ["--timeout", f"{options.timeout:g}"]
-    yield "scheduler", [python, launch, "--role", "scheduler", *timeout]
-    for i in range(options.servers):
-        yield f"server process {i}", [python, launch, "--role", "server", *timeout]
-    for i in range(options.workers):
-        train = [str(HERE / "train.py"), "--kvstore", "dist_sync", *timeout]
-        yield f"worker process {i}", [python, *([options.script] if options.script else train), *rest]
-
-
-def show(options, rest):
-    """A line of the shell for each process on each of the machines, the first being the scheduler's too."""
-    hosts, port = options.hosts, options.port or 9091
-    places = [hosts[0]]
-    for number in (options.servers, options.workers):
-        places += [hosts[i % len(hosts)] for i in range(number)]
-    print(
-        "# Start all of these in the project's directory, within the time-out. Worker 0, which prints and saves, is on"
-    )
-    print(
-        "# the machine whose address comes last in the alphabet; --resume reads the run's directory on every machine."
-    )
-    for host, (name, command) in zip(places, commands(options, rest)):
-        variables = environment(hosts[0], port, options.workers, options.servers, host)
-        words = [f"{key}={shlex.quote(value)}" for key, value in variables.items()]
-        print(f"# {name} on {host}\n{' '.join(words)} python {shlex.join([os.path.relpath(command[1]), *command[2:]])}")
+def print_commands(options):
+    """Print one shell command for each process on each machine. The scheduler is on the first machine."""
+    print("# Start all of these in the project's directory, before the timeout ends. The worker whose address comes")
+    print("# last in the alphabet prints and saves. --resume reads the run's directory on every machine.")
+    for name, address, variables, (script, *rest) in plan(options, options.hosts, options.port or 9091):
+        settings = " ".join(f"{key}={shlex.quote(value)}" for key, value in variables.items())
+        print(f"# {name} on {address}\n{settings} python {shlex.join([os.path.relpath(script), *rest])}")
 
 
 class Processes:
     """The processes of one training on this machine."""
 
-    def __init__(self, options, rest):
-        self.running, self.stopped = {}, False
+    def __init__(self):
+        self.running, self.stopping = {}, False
+
+    def start(self, options):
         with socket.socket() as free:
             free.bind((LOOPBACK, options.port or 0))
             port = free.getsockname()[1]
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count())
-        own = {**environment(LOOPBACK, port, options.workers, options.servers, LOOPBACK)}
-        own["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(max(1, len(cores) // options.workers)))
-        workers = 0
-        for name, command in commands(options, rest):
-            pin = None
-            if name.startswith("worker"):
-                core, workers = cores[workers % len(cores)], workers + 1
-                pin = (lambda core=core: os.sched_setaffinity(0, [core])) if options.pin else None
-            # In a session of its own: Ctrl-C reaches this process alone, which passes it on to the workers.
-            process = subprocess.Popen(command, env={**os.environ, **own}, start_new_session=True, preexec_fn=pin)
+        threads, core = {"OMP_NUM_THREADS": str(max(1, len(cores) // options.workers))}, itertools.cycle(cores)
+        for name, _, variables, command in plan(options, [LOOPBACK], port):
+            # In a session of its own, so that Ctrl-C reaches only this process, which tells the workers.
+            environment = {**threads, **os.environ, **variables}
+            process = subprocess.Popen([sys.executable, *command], env=environment, start_new_session=True)
             self.running[name] = process
+            if options.pin and name.startswith("worker"):
+                os.sched_setaffinity(process.pid, [next(core)])
 
     def stop(self, number, frame):
-        """The first signal asks the workers to save and end, the second ends all at once."""
+        """The first signal tells the workers to save and end. The second ends all processes at once."""
         for name, process in self.running.items():
-            if self.stopped or name.startswith("worker"):
-                process.send_signal(signal.SIGKILL if self.stopped else signal.SIGTERM)
-        self.stopped = True
+            if self.stopping or name.startswith("worker"):
+                process.send_signal(signal.SIGKILL if self.stopping else signal.SIGTERM)
+        self.stopping = True
 
     def wait(self):
-        """The exit status of the first process that fails, which ends all others; 0 where none does."""
-        status, told = 0, None
+        """Wait until all have ended, or one has failed. Returns 0, or the exit status of the first failure."""
+        status = 0
         while self.running:
             time.sleep(0.1)
-            for name, process in [*self.running.items()]:
+            for name, process in list(self.running.items()):
                 code = process.poll()
                 if code is None:
                     continue
                 del self.running[name]
-                asked = self.stopped and code > 128 and name.startswith("worker")  # saved, and ended as it was asked to
-                if code and not status:
-                    status = code if code > 0 else 128 - code
-                if code and not asked and told is None:
-                    told = name
+                status = status or (code if code >= 0 else 128 - code)
+                saved = self.stopping and code > 128 and name.startswith("worker")  # as it was told to
+                if code and not saved:
                     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-                    others = ", ".join(self.running) or "no other"
-                    print(f"{name} {how}; with it end: {others}", file=sys.stderr)
-                    self.kill()
+                    print(f"{name} {how}. These end with it: {', '.join(self.running) or 'none'}", file=sys.stderr)
+                    return status
         return status
 
     def kill(self):
         for process in self.running.values():
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+            process.kill()
+            process.wait()
 
 
 def main(argv=None):
-    argv = sys.argv[1:] if argv is None else list(argv)
-    at = argv.index("--") if "--" in argv else len(argv)
-    options, rest = parser().parse_args(argv[:at]), argv[at + 1 :]
-    workers, servers = [len(options.hosts)] * 2 if options.hosts else (2, 1)
-    options.workers = workers if options.workers is None else options.workers
-    options.servers = servers if options.servers is None else options.servers
+    options = make_parser().parse_args(argv)
+    if options.workers is None:
+        options.workers = len(options.hosts) if options.hosts else 2
+    if options.servers is None:
+        options.servers = len(options.hosts) if options.hosts else 1
+    processes = Processes()
     try:
         check(options)
-        if options.role:
-            sys.path.insert(0, str(HERE.parent))
-            os.environ.pop("DMLC_ROLE", None)  # or MXNet would serve at its import, unwatched
-            from tinymnist.runtime import machines
+        if options.hosts and not options.role:
+            return print_commands(options)
+        if options.role or not all(map(importlib.util.find_spec, ("tinymnist", "mxnet", "numpy"))):
+            os.environ.pop("DMLC_ROLE", None)  # with it, MXNet would serve during its import
+            import cli  # ends this process with a sentence if something is missing
 
-            return machines.serve(options.role, options.timeout)
-        if options.hosts:
-            return show(options, rest)
-        processes = Processes(options, rest)
+            return cli.run(lambda: cli.machines.serve(options.role, options.timeout))
+        processes.start(options)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, processes.stop)
+        return processes.wait()
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, processes.stop)
-    try:
-        return processes.wait()
     finally:
         processes.kill()
 

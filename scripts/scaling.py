@@ -1,14 +1,13 @@
-"""Measures what more machines and more data cost: python scripts/scaling.py [--steps N] [--models …] [--data]
+"""Measure what more machines and more data cost: python scripts/scaling.py [--steps N] [--models …] [--data]
 
-Of each model: the time of a step on shares of several sizes, on one core; of exchanges between two workers, on a core
-each; and of a step of one and two workers, with its bytes on the wire, beside what follows from the former. The same
-arithmetic says how many machines still gain. --data trains on 1, 10 and 100 times MNIST instead: time and memory.
+It measures training steps on one core and exchanges between two workers. From these times, a formula predicts the time
+of a step with two workers, which is measured too, and how many machines make training faster. With --data it measures
+time and memory for data 1, 10 and 100 times as large as MNIST.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import subprocess
@@ -17,243 +16,200 @@ import tempfile
 import time
 from pathlib import Path
 
+import cli
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-SHARES = (5, 10, 25, 50, 100)  # images
-SIZES = (1000, 10000, 100000, 400000, 1000000)  # floats
-NETWORKS = {"1 Gbit/s": (1.25e8, 1e-4), "10 Gbit/s": (1.25e9, 3e-5)}  # assumed: bytes a second, seconds a message
+import tinymnist as tm
+from tinymnist.backend import mx, nd
+from tinymnist.runtime.devices import Exchange
+
+BATCHES = (5, 10, 25, 50, 100)  # images in a batch
+SIZES = (1000, 10000, 100000, 400000, 1000000)  # numbers in a vector that is exchanged
+SENT = Path("/sys/class/net/lo/statistics/tx_bytes")  # how much this machine has sent to itself
+NETWORKS = {"1 Gbit/s": (1.25e8, 1e-4), "10 Gbit/s": (1.25e9, 3e-5)}  # assumed: bytes per second, seconds per message
 
 
-def seconds_a_step(name, batch_size, steps, kvstore="local"):
-    """The lower quartile of `steps` training steps: what they take where nothing else runs."""
-    import tinymnist as tm
-
-    rng = np.random.default_rng(0)
-    split = tm.datasets.load.Split(
-        rng.integers(0, 256, (2000, 28, 28), np.uint8), rng.integers(0, 10, 2000).astype(np.uint8)
-    )
-    data = tm.datasets.load.Data(split, split, "noise", "noise")
-    settings = tm.Settings(epochs=1000, batch_size=batch_size, kvstore=kvstore, log_interval=1000000)
-    run, times = tm.Run(tm.models.MODELS[name](), tm.Optimizer("sgd", lr=1e-4), data, settings), [time.perf_counter()]
+def train(model, data, steps, **settings):
+    """Train for at least `steps` steps. Returns the time of the start, and those after each step."""
+    times = [time.perf_counter()]
 
     def on_batch(run, examples):
         run.model.weights.wait_to_read()
         times.append(time.perf_counter())
-        run.stop = kvstore == "local" and len(times) > steps  # many machines agree on the last batch of an epoch
+        run.stop = len(times) > steps  # several workers stop after the epoch
 
-    if kvstore != "local":
-        run.settings = dataclasses.replace(settings, epochs=-(-steps // len(run.replicas[0].batches)))
-    run.train(on_batch=on_batch)
-    each = np.diff(times)[5:]
-    return {"seconds": float(np.percentile(each, 25)), "steps": len(times) - 1}
+    tm.fit(model, tm.Optimizer("sgd", lr=1e-4), data, epochs=1000, log_interval=10**6, on_batch=on_batch, **settings)
+    return times
 
 
-def seconds_of_shares(steps, *names):
-    """{model: seconds of a step on so many images as SHARES says}"""
-    return {name: [seconds_a_step(name, n, steps)["seconds"] for n in SHARES] for name in names}
+def lower_quartile(times):
+    """The lower quartile of seconds between two times, without the first five: other programs disturb single steps."""
+    return float(np.percentile(np.diff(times)[5:], 25))
 
 
-def exchanges(steps):
-    """{number of floats: seconds of their exchange}"""
-    from tinymnist.backend import mx, nd
-    from tinymnist.runtime import devices
+def time_steps(model, batch_sizes, steps, kvstore="local"):
+    """[seconds of a step, number of steps] for each batch size"""
+    make, data = tm.models.MODELS[model], tm.load("digits")
+    times = [train(make(), data, steps, batch_size=n, kvstore=kvstore) for n in batch_sizes]
+    return [(lower_quartile(t), len(t) - 1) for t in times]
 
-    exchange, quartiles = devices.Exchange([mx.cpu()], "dist_sync"), {}
+
+def time_exchanges(steps):
+    """Seconds of an exchange for each size in SIZES"""
+    exchange, seconds = Exchange([mx.cpu()], "dist_sync"), []
     for n in SIZES:
         vector, times = nd.zeros((n,)), [time.perf_counter()]
         for _ in range(steps):
-            exchange.sum([vector], f"{n} floats")
+            exchange.sum([vector])
             vector.wait_to_read()
             times.append(time.perf_counter())
-        quartiles[n] = float(np.percentile(np.diff(times)[5:], 25))
-    exchange.part()
-    return quartiles
+        seconds.append(lower_quartile(times))
+    exchange.finish()
+    return seconds
 
 
-def in_a_process(function, *arguments, workers=0):
-    """What one of CHILDREN gives in a process of its own on one core, or [in each of so many workers that exchange]."""
+def measure_data(directory, steps):
+    """Images, bytes, seconds to load, seconds of the first step, µs per image, additional megabytes of memory"""
+    train(tm.mlp(), tm.load("digits"), 1)  # so that MXNet and the code are in memory
+    memory, began = read_memory("VmRSS"), time.perf_counter()
+    data = tm.load(directory)
+    times, images = train(tm.mlp(), data, steps, normalize=True), data.train.images
+    memory = read_memory("VmHWM") - memory
+    return len(images), images.nbytes, times[0] - began, times[1] - times[0], lower_quartile(times) * 1e4, memory
+
+
+def read_memory(name):
+    """Megabytes of this process, with pages of mapped files: VmRSS now, VmHWM at most until now"""
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name)) / 1000
+
+
+def run_child(function, *arguments, workers=None, pin=False):
+    """Call a function in a new process, on one core with pin=True. Returns its result, or those of several workers."""
+    launch = ["scripts/launch.py", "--workers", str(workers), "--pin", "--script", __file__, "--"]
     with tempfile.TemporaryDirectory() as folder:
-        words = ["--child", folder, function, *map(str, arguments)]
-        if workers:
-            launch = [ROOT / "scripts" / "launch.py", "--workers", str(workers), "--pin", "--script", __file__, "--"]
-            status = subprocess.run([sys.executable, *launch, *words]).returncode
-        else:
-            core, environment = max(os.sched_getaffinity(0)), {**os.environ, "OMP_NUM_THREADS": "1"}
-            pin = lambda: os.sched_setaffinity(0, [core])  # noqa: E731
-            status = subprocess.run([sys.executable, __file__, *words], env=environment, preexec_fn=pin).returncode
-        if status:
-            raise SystemExit(status)
+        words = ["--child", folder, function.__name__, json.dumps(arguments)]
+        process = subprocess.Popen([sys.executable, *(launch if workers else [__file__]), *words], cwd=cli.ROOT)
+        if pin:
+            os.sched_setaffinity(process.pid, [max(os.sched_getaffinity(0))])
+        if process.wait():
+            raise SystemExit(process.returncode)
         results = [json.loads(path.read_text()) for path in Path(folder).iterdir()]
     return results if workers else results[0]
 
 
-CHILDREN = {function.__name__: function for function in (seconds_a_step, seconds_of_shares, exchanges)}
-
-
-def sent():
-    """Bytes that this machine has sent to itself."""
-    lines = Path("/proc/net/dev").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.strip().startswith("lo:"))
-
-
-def fitted(points):
-    """(a, b) of seconds = a + b n by least squares of relative errors."""
-    n, seconds = np.array(points).T
-    (a, b), *_ = np.linalg.lstsq(np.stack([1 / seconds, n / seconds], 1), np.ones(len(n)), rcond=None)
+def fit_line(numbers, seconds):
+    """(a, b) of seconds = a + b · number, by least squares of the relative errors"""
+    b, a = np.polyfit(numbers, seconds, 1, w=1 / np.array(seconds))
     return max(a, 0.0), b
 
 
-def predicted(compute, exchange, size, batch, machines, network):
-    """Seconds a step = a + b · batch / machines; of more than one, + wait + c · bytes + bytes / bandwidth + 2 latency.
+def predict_step(compute, exchange, size, batch, machines, network):
+    """Seconds of a step. compute is (a, b), exchange is (wait, c), network is (bandwidth, latency).
 
-    (a, b) is the time of a share, (wait, c) that of an exchange without a network, (bandwidth, latency) the network's.
-    Every machine trains and serves: as a worker it sends 4 bytes a parameter and has as many back, as a server it
-    gets and gives as many; (machines − 1) / machines of that passes the network, both ways at once.
+    Every machine is a worker and a server. Both send 4 bytes per parameter and receive as many.
     """
     (a, b), (wait, c), (bandwidth, latency) = compute, exchange, network
     if machines == 1:
         return a + b * batch
-    moved = 2 * 4 * size * (machines - 1) / machines
+    moved = 2 * 4 * size * (machines - 1) / machines  # bytes that one machine sends through the network
     return a + b * batch / machines + wait + 2 * latency + 2 * moved * c + moved / bandwidth
 
 
-def gaining(*what, batch, network):
-    """(from how many machines on a tenth more gain less than 2 %, how much faster than one these are)"""
+def count_machines(compute, exchange, size, batch, network):
+    """(machines, speedup): the smallest number of machines to which a tenth more add less than 2 %"""
     last = 2 * batch + 1
-    seconds = {m: predicted(*what, batch, m, network) for m in range(1, last + 1)}
+    seconds = {m: predict_step(compute, exchange, size, batch, m, network) for m in range(1, last + 1)}
     best = min(seconds, key=seconds.get)
-    if best == 1:
-        return 1, 1.0
     flat = (m for m in range(2, best) if seconds[m] < 1.02 * seconds[min(last, max(m + 1, round(1.1 * m)))])
     enough = next(flat, best)
     return (enough, seconds[1] / seconds[enough]) if seconds[enough] < seconds[1] else (1, 1.0)
 
 
-def machines(models, steps):
-    import tinymnist as tm
+def report_machines(models, steps):
+    os.environ["OMP_NUM_THREADS"] = "1"  # for the children, each of which has one core
+    sizes = {model: tm.models.MODELS[model]().size for model in models}
+    print("ms per step on one core, by the number of images in a batch")
+    print(f"{'model':12}{'parameters':>11}" + "".join(f"{n:>8}" for n in BATCHES) + "   a + b · images")
+    lines = {}
+    for model, size in sizes.items():
+        seconds = [s for s, _ in run_child(time_steps, model, BATCHES, steps, pin=True)]
+        a, b = lines[model] = fit_line(BATCHES, seconds)
+        columns = "".join(f"{s * 1e3:8.2f}" for s in seconds)
+        print(f"{model:12}{size:11,}{columns}   {a * 1e3:.2f} ms + {b * 1e6:.1f} µs · images", flush=True)
 
-    sizes = {name: tm.models.MODELS[name]().size for name in models}
-    print("ms a step of   parameters" + "".join(f"{n:>7} images" for n in SHARES) + "   = a + b n")
-    compute, shares = {}, in_a_process("seconds_of_shares", steps, *models)
-    for name in models:
-        points = list(zip(SHARES, shares[name]))
-        a, b = compute[name] = fitted(points)
-        shown = "".join(f"{seconds * 1e3:14.2f}" for _, seconds in points)
-        print(f"{name:13} {sizes[name]:11,}{shown}   {a * 1e3:.2f} ms + {b * 1e6:.1f} µs n", flush=True)
-    found = in_a_process("exchanges", 50, workers=2)
-    points = [(2 * 2 * 4 * n, max(result[str(n)] for result in found)) for n in SIZES]
-    exchange = wait, c = fitted(points)
-    print(f"\nan exchange between two workers: {wait * 1e3:.2f} ms + bytes / {1e-6 / c:,.0f} MB/s")
-    print("  " + ", ".join(f"{moved:,} bytes {seconds * 1e3:.2f} ms" for moved, seconds in points))
-    print(
-        "\nms a step, batch 100  1 worker   2 workers (predicted)   bytes on the wire, 1 and 2 workers (8 · parameters)"
-    )
-    for name in models:
-        seen = []
+    seconds = np.max(run_child(time_exchanges, 50, workers=2), axis=0)
+    sent = [2 * 2 * 4 * n for n in SIZES]  # two workers, both directions, 4 bytes per number
+    wait, c = exchange = fit_line(sent, seconds)
+    print(f"\nexchange between two workers: {wait * 1e3:.2f} ms + bytes / {1e-6 / c:,.0f} MB/s")
+    print("bytes" + "".join(f"{n:14,}" for n in sent))
+    print("ms   " + "".join(f"{s * 1e3:14.2f}" for s in seconds))
+
+    print("\nms per step with batches of 100, and bytes on the wire")
+    print("model        1 worker  2 workers  predicted  bytes, 1 worker  bytes, 2 workers  8 · parameters")
+    for model, size in sizes.items():
+        times, sent = [], []
         for workers in (1, 2):
-            before = sent()
-            results = in_a_process("seconds_a_step", name, 100, steps, "dist_sync", workers=workers)
-            seen.append((max(r["seconds"] for r in results) * 1e3, (sent() - before) / results[0]["steps"]))
-        (one, first), (two, second) = seen
-        guess = (compute[name][0] + 50 * compute[name][1] + wait + c * 16 * sizes[name]) * 1e3
-        each = 8 * sizes[name]
-        print(
-            f"{name:18} {one:12.2f} {two:11.2f} {guess:12.2f} {first:17,.0f} {second:13,.0f}  ({each:,}, {2 * each:,})",
-            flush=True,
-        )
-    print("\nmachines that still gain, and how many times as fast as one they are then")
-    print(f"{'':20}" + "".join(f"{f'{name}, batch {batch}':>24}" for name in models for batch in (100, 1000)))
-    for place, network in NETWORKS.items():
-        cells = [
-            gaining(compute[name], exchange, sizes[name], batch=batch, network=network)
-            for name in models
-            for batch in (100, 1000)
-        ]
-        print(f"{place:20}" + "".join(f"{f'{count}: {gain:.1f} times':>24}" for count, gain in cells))
+            before = int(SENT.read_text())
+            results = run_child(time_steps, model, [100], steps, "dist_sync", workers=workers)
+            seconds, number = np.max(results, axis=0)[0]
+            times.append(seconds * 1e3)
+            sent.append((int(SENT.read_text()) - before) / number)
+        times.append((lines[model][0] + 50 * lines[model][1] + wait + c * 16 * size) * 1e3)
+        columns = "{:9.2f}{:11.2f}{:11.2f}{:17,.0f}{:18,.0f}{:16,}".format(*times, *sent, 8 * size)
+        print(f"{model:12}{columns}", flush=True)
+
+    print("\nmachines that make training faster, and how much faster than one machine they are")
+    print(f"{'model':12}{'batch':>6}" + "".join(f"{network:>18}" for network in NETWORKS))
+    for model, batch in [(model, batch) for model in models for batch in (100, 1000)]:
+        found = [count_machines(lines[model], exchange, sizes[model], batch, network) for network in NETWORKS.values()]
+        print(f"{model:12}{batch:6}" + "".join(f"{f'{count}: {gain:.1f} times':>18}" for count, gain in found))
 
 
-def larger(steps):
-    """Time an image and memory on 1, 10 and 100 times MNIST, as uncompressed files of noise, from the disk."""
-    print("images          bytes   load s   first step s   µs an image   RSS above the start, MB")
+def report_data(steps):
+    """Train on uncompressed files of noise, which are read from the disk."""
+    print("   images          bytes  load, s  first step, s  µs per image  additional memory, MB")
     with tempfile.TemporaryDirectory() as folder:
         for times in (1, 10, 100):
-            where = Path(folder) / str(times)
-            write(where, 60000 * times)
-            words = [sys.executable, __file__, "--child-data", str(where), str(steps)]
-            print(subprocess.run(words, check=True, text=True, stdout=subprocess.PIPE).stdout, end="", flush=True)
-            for file in where.iterdir():
-                file.unlink()
+            write(Path(folder), 60000 * times)
+            row = run_child(measure_data, folder, steps)
+            print("{:9,}{:15,}{:9.2f}{:15.2f}{:14.2f}{:23.0f}".format(*row), flush=True)
 
 
-def write(where, n):
-    """The four files of a data set of n training images of noise, a test set of 1,000."""
-    where.mkdir(parents=True)
-    some = np.random.default_rng(0).integers(0, 256, (10000, 28, 28), np.uint8)
+def write(directory, n):
+    """Write the four files of a data set with n training images of noise and 1,000 test images."""
+    directory.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(0).integers(0, 256, (1000, 28, 28), np.uint8)
+    tm.idx.write(directory / "t10k-images-idx3-ubyte", noise)
+    with open(directory / "train-images-idx3-ubyte", "wb") as file:  # it may be larger than memory
+        file.write(bytes([0, 0, 8, 3]) + np.array([n, 28, 28], ">u4").tobytes())
+        for begin in range(0, n, 1000):
+            file.write(noise[: n - begin].tobytes())
     for prefix, count in (("train", n), ("t10k", 1000)):
-        with open(where / f"{prefix}-images-idx3-ubyte", "wb") as file:
-            file.write(bytes([0, 0, 8, 3]) + np.array([count, 28, 28], ">u4").tobytes())
-            for begin in range(0, count, len(some)):
-                file.write(some[: count - begin].tobytes())
-        with open(where / f"{prefix}-labels-idx1-ubyte", "wb") as file:
-            file.write(bytes([0, 0, 8, 1]) + np.array([count], ">u4").tobytes())
-            file.write((np.arange(count) % 10).astype(np.uint8).tobytes())
+        tm.idx.write(directory / f"{prefix}-labels-idx1-ubyte", (np.arange(count) % 10).astype(np.uint8))
 
 
-def memory(what):
-    """Megabytes of this process: VmRSS now, VmHWM at its highest, pages of files included."""
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(what)) / 1000
-
-
-def child_data(where, steps):
-    import tinymnist as tm
-
-    tm.fit(tm.mlp(), tm.Optimizer("sgd", lr=0.1), tm.load("digits"), epochs=1)  # MXNet and the code, once
-    base, began = memory("VmRSS"), time.perf_counter()
-    data, times = tm.load(where), []
-    loaded = time.perf_counter()
-
-    def on_batch(run, examples):
-        run.model.weights.wait_to_read()
-        times.append(time.perf_counter())
-        run.stop = len(times) > steps
-
-    tm.fit(tm.mlp(), tm.Optimizer("sgd", lr=0.1), data, epochs=1, normalize=True, on_batch=on_batch)
-    n, each = len(data.train.labels), float(np.percentile(np.diff(times), 25))
-    print(
-        f"{n:9,} {data.train.images.nbytes:13,} {loaded - began:8.2f} {times[0] - loaded:14.2f} {each * 1e4:13.2f} "
-        f"{memory('VmHWM') - base:25.0f}"
-    )
+def measure(argv):
+    p = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--steps", type=int, default=200, metavar="N", help="steps that are timed; default: 200")
+    models = ["softmax", "mlp", "lenet"]
+    p.add_argument("--models", nargs="+", choices=tm.models.MODELS, default=models, help="default: softmax mlp lenet")
+    p.add_argument("--data", action="store_true", help="measure larger data instead (needs 5 GB of disk for a while)")
+    p.add_argument("--child", nargs=3, help=argparse.SUPPRESS)  # see run_child
+    args = p.parse_args(argv)
+    if args.child:
+        folder, name, arguments = args.child
+        Path(folder, str(os.getpid())).write_text(json.dumps(globals()[name](*json.loads(arguments))))
+    elif args.steps < 10:
+        raise ValueError(f"--steps must be 10 or more, as the first five do not count, not {args.steps}")
+    elif args.data:
+        report_data(args.steps)
+    else:
+        report_machines(args.models, args.steps)
 
 
 def main(argv=None):
-    argv = sys.argv[1:] if argv is None else list(argv)
-    if argv[:1] == ["--child"]:
-        _, folder, function, *arguments = argv
-        result = CHILDREN[function](*(int(word) if word.isdigit() else word for word in arguments))
-        Path(folder, str(os.getpid())).write_text(json.dumps(result))
-        return None
-    if argv[:1] == ["--child-data"]:
-        return child_data(argv[1], int(argv[2]))
-    import tinymnist as tm
-
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--steps", type=int, default=200, metavar="N", help="how many are timed; default: 200")
-    p.add_argument(
-        "--models",
-        nargs="+",
-        choices=tm.models.MODELS,
-        default=["softmax", "mlp", "lenet"],
-        help="default: softmax mlp lenet",
-    )
-    p.add_argument("--data", action="store_true", help="measure larger data instead (5 GB of disk for a while)")
-    args = p.parse_args(argv)
-    if args.steps < 10:
-        print(f"--steps must be 10 or more, of which the first five do not count, not {args.steps}", file=sys.stderr)
-        return 2
-    return larger(args.steps) if args.data else machines(args.models, args.steps)
+    return cli.run(lambda: measure(argv))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.start(main)

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import numpy as np
+
 import tinymnist as tm
 from tinymnist.batches import Split
 
@@ -61,3 +63,16 @@ def bits(run):
 
 
 begun, stopping = make_run, stop_at  # old names, until all tests use the new ones
+
+
+def check_close(run, expected, atol):
+    """Both runs have the same weights, states and history, within rounding errors."""
+    arrays = [array.asnumpy() for array in (expected.model.weights, *expected.optimizer.state)]
+    for step in run.steps:
+        for found, array in zip((step.model.weights, *step.optimizer.state), arrays):
+            np.testing.assert_allclose(found.asnumpy(), array, rtol=0, atol=atol)
+    assert len(run.history) == len(expected.history)
+    for found, epoch in zip(run.history, expected.history):
+        assert (found.train_accuracy, found.test_accuracy) == (epoch.train_accuracy, epoch.test_accuracy)
+        np.testing.assert_allclose([found.loss, found.test_loss], [epoch.loss, epoch.test_loss], rtol=atol)
+        np.testing.assert_allclose(found.curve, epoch.curve, rtol=atol)

@@ -1,4 +1,4 @@
-"""One training in several processes on 127.0.0.1: the mathematics of one, and no wait for ever where one is gone."""
+"""Training in several processes on 127.0.0.1 gives the result of one process, and no process waits forever."""
 
 import os
 import re
@@ -9,259 +9,189 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
-from commands import ROOT, module, refused
-from runs import digits
+from commands import finish, module, refused, start
+from runs import check_close, digits
 
 import tinymnist as tm
-from tinymnist.runtime import checkpoint, machines
+from tinymnist.runtime import machines
+from tinymnist.runtime.checkpoint import list_checkpoints
 
-TIMEOUT = 12  # seconds; what a process takes to start and to end comes on top
+TIMEOUT = 12  # seconds; processes need some more to start and to end
 MLP = ("--data", "digits", "--model", "mlp", "--opt", "momentum", "--log-interval", "4")
-# 30 to 60 steps on weights around 0.5: at most 2e-7 was seen. A worker left out, or counted twice, makes 1e-2.
+# Rounding errors of 60 steps are 2e-7. If a worker were missing, or counted twice, the difference would be 1e-2.
 CLOSE = 2e-6
+LAUNCH = module("launch")
 
 
-def launched(*words, workers, timeout=60, **options):
-    command = [sys.executable, ROOT / "scripts" / "launch.py", "--workers", workers, "--timeout", timeout, "--", *words]
-    return subprocess.Popen([str(word) for word in command], text=True, stdout=-1, stderr=-1, **options)
+def launch(*words, workers, **options):
+    return start("--workers", workers, "--", *words, python=[LAUNCH.__file__], **options)
 
 
-def alone(epochs):
-    """One process that does what the workers do together, with batches as large as theirs are in all"""
-    rule = tm.Optimizer("momentum", lr=0.05)
-    return tm.fit(tm.mlp(), rule, tm.load("digits"), epochs=epochs, batch_size=100, log_interval=4)
+def check_run(directory, epochs):
+    """The run is that of a single process with batches as large as those of all workers together."""
+    run = tm.resume(directory)
+    assert (run.position.epoch, run.position.batch) == (epochs, 0)
+    optimizer = tm.Optimizer("momentum", lr=0.05)
+    check_close(run, tm.fit(tm.mlp(), optimizer, tm.load("digits"), epochs=epochs, log_interval=4), CLOSE)
 
 
-def same(directory, run):
-    """The newest checkpoint in a directory is a run, within float32 rounding"""
-    saved = tm.resume(directory)
-    for own, expected in zip((saved.model.weights, *saved.optimizer.state), (run.model.weights, *run.optimizer.state)):
-        np.testing.assert_allclose(own.asnumpy(), expected.asnumpy(), rtol=0, atol=CLOSE)
-    assert (saved.epoch, saved.batch, len(saved.history)) == (run.epoch, 0, run.epoch)
-    for own, expected in zip(saved.history, run.history):
-        assert (own.train_accuracy, own.test_accuracy) == (expected.train_accuracy, expected.test_accuracy)
-        assert [own.loss, own.test_loss] == pytest.approx([expected.loss, expected.test_loss], rel=CLOSE)
-        np.testing.assert_allclose(own.curve, expected.curve, rtol=CLOSE)
-    return True
-
-
-def test_two_workers_are_one(tmp_path):
-    process = launched(*MLP, "--epochs", 2, "--save", tmp_path / "run", workers=2)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    assert out.count("test accuracy") == 1 and len(re.findall(r"^ +\d+ ", out, re.M)) == 2
-    assert err == ""
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
-    assert same(tmp_path / "run", alone(2))
-
-
-class Company:
-    """A scheduler, a server and workers, started one by one, without launch.py's care for them"""
-
-    def __init__(self, tmp_path, workers, *words, servers=1, start=("scheduler", "server", "worker"), more=None):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        launch = module("launch")
-        options = launch.parser().parse_args(["--timeout", str(TIMEOUT)])
-        options.workers, options.servers = workers, servers
-        env = {
-            **os.environ,
-            **launch.environment("127.0.0.1", port, workers, servers, "127.0.0.1"),
-            "OMP_NUM_THREADS": "1",
-        }
-        self.processes, self.files = {}, {}
-        for name, command in launch.commands(options, [str(word) for word in words]):
-            if name.startswith(start):
-                self.files[name] = [tmp_path / f"{name}.{end}" for end in ("out", "err")]
-                with open(self.files[name][0], "w") as out, open(self.files[name][1], "w") as err:
-                    self.processes[name] = subprocess.Popen(
-                        command + (more or {}).get(name, []), env=env, stdout=out, stderr=err
-                    )
-
-    def second_worker(self):
-        """The name of a worker that is not the first, which prints"""
-        return next(name for name in self.processes if name.startswith("worker") and not self.said(name)[0])
-
-    def said(self, name):
-        return [file.read_text() for file in self.files[name]]
-
-    def wait(self, seconds):
-        """TimeoutExpired where one has not ended after so many seconds"""
-        end = time.monotonic() + seconds
-        try:
-            for process in self.processes.values():
-                process.wait(end - time.monotonic())
-        finally:
-            for process in self.processes.values():
-                process.kill()
-
-
-def until(condition, seconds=120):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come so far"
+def wait_for_checkpoints(run):
+    end = time.monotonic() + 120
+    while len(list_checkpoints(run)) < 2:
+        assert time.monotonic() < end, "nothing was saved within two minutes"
         time.sleep(0.05)
 
 
+def test_two_workers_are_like_one(tmp_path):
+    """Only worker 0 has a directory. It saves at batches that are not multiples of the log interval."""
+    status, out, err = finish(launch(*MLP, "--epochs", 2, "--save-every", 3, workers=2, cwd=tmp_path))
+    assert (status, err) == (0, "")
+    assert out.count("test accuracy") == 1 and len(re.findall(r"^ +\d+ ", out, re.M)) == 2
+    [run] = tmp_path.glob("runs/*")
+    check_run(run, 2)
+
+
+FAULTS = {  # workers; words that a process gets in addition, or None if it is not started; statuses of all others
+    "killed": (2, {}, [1, 1, 1]),
+    "stopped": (1, {}, [1, 1]),
+    "missing": (2, {"worker process 1": None}, [1, 1, 1]),
+    "different": (2, {"worker process 1": ["--seed", "1"]}, [1, 1, 1, 2]),
+}
+ENDS = {
+    1: r"(worker|server|scheduler) \(process .*\): .*\. This process ends; .*\n",
+    2: r"worker 1 must have the same options, data and checkpoint as worker 0\n",
+}
+
+
+def start_group(run, workers, changes):
+    """{name: process} for a scheduler, a server and workers, without launch.py, which would end all of them at once."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [*MLP, "--epochs", 100000, "--save-every", 5, "--save", run]
+    options = map(str, ["--workers", workers, "--servers", 1, "--timeout", TIMEOUT, "--", *words])
+    processes, streams = {}, {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    for name, _, variables, command in LAUNCH.plan(LAUNCH.make_parser().parse_args([*options]), ["127.0.0.1"], port):
+        if changes.get(name, []) is not None:
+            environment = {**os.environ, **variables, "OMP_NUM_THREADS": "1"}
+            command = [sys.executable, *command, *changes.get(name, [])]
+            processes[name] = subprocess.Popen(command, env=environment, **streams)
+    return processes
+
+
 @pytest.fixture(scope="module")
-def faults(tmp_path_factory):
-    """{what happened: (the Company without who was struck, its run's directory)}, all three at the same time"""
-    companies, runs, all_of_them = {}, {}, ("scheduler", "server", "worker")
-    for name, workers, start in [
-        ("killed", 2, all_of_them),
-        ("stopped", 1, all_of_them),
-        ("missing", 2, ("scheduler", "server", "worker process 0")),
-    ]:
-        place = tmp_path_factory.mktemp(name)
-        runs[name] = place / "run"
-        words = (*MLP, "--epochs", 100000, "--save-every", 5, "--save", runs[name])
-        companies[name] = Company(place, workers, *words, start=start)
-    for name in ("killed", "stopped"):
-        until(lambda run=runs[name]: len(checkpoint.checkpoints(run)) > 1)
-    killed = companies["killed"].processes.pop(companies["killed"].second_worker())
-    stopped = companies["stopped"].processes.pop("server process 0")
-    killed.kill()
-    stopped.send_signal(signal.SIGSTOP)
+def groups(tmp_path_factory):
+    """({fault: {name: process}} when all have ended but those that are at fault, the directory of the runs)"""
+    directory = tmp_path_factory.mktemp("runs")
+    groups = {fault: start_group(directory / fault, *how[:2]) for fault, how in FAULTS.items()}
+    processes = [process for group in groups.values() for process in group.values()]
     try:
-        for company in companies.values():
-            company.wait(TIMEOUT + 5)
+        for fault in ("killed", "stopped"):
+            wait_for_checkpoints(directory / fault)
+        for fault, name in {"killed": "worker process 1", "stopped": "server process 0"}.items():
+            groups[fault].pop(name).send_signal(signal.SIGKILL if fault == "killed" else signal.SIGSTOP)
+        end = time.monotonic() + TIMEOUT + 5
+        for process in [process for group in groups.values() for process in group.values()]:
+            process.wait(end - time.monotonic())
     finally:
-        killed.wait()
-        stopped.kill()
-    return {name: (companies[name], runs[name]) for name in companies}
+        for process in processes:
+            process.kill()
+    return groups, directory
 
 
-@pytest.mark.parametrize("what", ["killed", "stopped", "missing"])
-def test_no_process_waits_for_ever(faults, what):
-    """A worker killed, a server that is mute, a worker that never comes: all others end in time, with a sentence"""
-    company, _ = faults[what]
-    assert len(company.processes) == {"killed": 3, "stopped": 2, "missing": 3}[what]
-    for name, process in company.processes.items():
-        _, error = company.said(name)
-        assert process.returncode == 1, (name, process.returncode, error)
-        assert re.fullmatch(r"(a )?(worker|server|scheduler).*: .*This process ends.*\n", error), (name, error)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_no_process_waits_forever(groups, fault):
+    """A worker is killed, a server does not answer, a worker never comes, a worker has other options."""
+    found = sorted((process.wait(), process.stderr.read()) for process in groups[0][fault].values())
+    assert [status for status, _ in found] == FAULTS[fault][2], found
+    for status, error in found:
+        assert re.fullmatch(ENDS[status], error), found
 
 
-def test_a_run_goes_on_with_more_workers(faults, tmp_path):
-    """From the last checkpoint of two workers, of whom one was killed, to the end with three, as if nothing had been"""
-    run = faults["killed"][1]
-    ended = tm.resume(run).epoch + 1
-    process = launched("--resume", run, "--epochs", ended, "--kvstore", "dist_sync", workers=3)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    assert out.count("test accuracy") == 1
-    assert same(run, alone(ended))
+def test_a_run_continues_with_more_workers(groups):
+    """One of two workers was killed; three workers continue from the last checkpoint."""
+    run = groups[1] / "killed"
+    epochs = tm.resume(run).position.epoch + 1
+    status, out, err = finish(launch("--resume", run, "--epochs", epochs, workers=3))
+    assert (status, out.count("test accuracy")) == (0, 1), err
+    check_run(run, epochs)
 
 
-def test_launch_ends_all_where_one_fails(tmp_path):
-    process = launched(*MLP, "--lr", "none", workers=2)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert "--lr" in err and "ended with status 2; with it end" in err
+def test_launch_ends_all_if_one_fails():
+    status, _, err = finish(launch(*MLP, "--lr", "none", workers=2))
+    assert status == 2 and "--lr" in err and "ended with status 2. These end with it: scheduler" in err
 
 
 @pytest.mark.slow
-def test_launch_passes_on_a_signal(tmp_path):
-    """All stop after the same batch, having saved; the run goes on in one process, and ends where it would have"""
-    process = launched(*MLP, "--epochs", 1000, "--save", tmp_path / "run", workers=2)
-    until(lambda: len(checkpoint.checkpoints(tmp_path / "run")) > 1)
+def test_launch_passes_a_signal_to_the_workers(tmp_path):
+    """All stop after the same batch and have saved. One process continues the run."""
+    run = tmp_path / "run"
+    process = launch(*MLP, "--epochs", 1000, "--save", run, workers=2)
+    wait_for_checkpoints(run)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode in (128 + signal.SIGTERM, 128 + signal.SIGINT), err
-    assert out.count("stopped ") == 1
-    ended = tm.resume(tmp_path / "run").epoch + 1
-    tm.resume(tmp_path / "run", epochs=ended).train(save=tmp_path / "run")
-    assert same(tmp_path / "run", alone(ended))
+    status, out, err = finish(process)
+    assert (status, out.count("stopped ")) == (128 + signal.SIGTERM, 1), err
+    epochs = tm.resume(run).position.epoch + 1
+    tm.resume(run, epochs=epochs).train(save=run)
+    check_run(run, epochs)
 
 
-@pytest.mark.slow
-def test_workers_with_different_options_do_not_begin(tmp_path):
-    company = Company(tmp_path, 2, *MLP, "--save", tmp_path / "run", more={"worker process 1": ["--seed", "1"]})
-    company.wait(TIMEOUT + 30)
-    said = "".join(company.said(name)[1] for name in company.processes)
-    assert said.count("was not started with the same options, data and checkpoint as worker 0") == 1
-    assert 2 in [process.returncode for process in company.processes.values()]
+def test_dist_sync_needs_an_address(monkeypatch):
+    sentences = {
+        "": "dist_sync needs DMLC_PS_ROOT_URI.* in the environment",
+        "x": "ROOT_PORT must be a whole .* not 'x'",
+    }
+    for value, sentence in sentences.items():
+        for name in machines.ADDRESS:
+            monkeypatch.setenv(name, value)
+        with pytest.raises(ValueError, match=sentence):
+            tm.fit(tm.mlp(), tm.Optimizer("sgd", lr=0.1), digits(20, 20), kvstore="dist_sync")
 
 
-def test_dist_sync_needs_to_know_its_company(monkeypatch):
-    for name in machines.ADDRESS:
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(ValueError, match=r"needs DMLC_PS_ROOT_URI.* in the environment; scripts/launch.py sets them"):
-        tm.fit(tm.mlp(), tm.Optimizer("sgd", lr=0.1), digits(20, 20), kvstore="dist_sync")
-    for name in machines.ADDRESS:
-        monkeypatch.setenv(name, "no number")
-    with pytest.raises(ValueError, match="DMLC_PS_ROOT_PORT must be a whole number from 1 on, not 'no number'"):
-        tm.fit(tm.mlp(), tm.Optimizer("sgd", lr=0.1), digits(20, 20), kvstore="dist_sync")
+def test_settings_of_machines_are_checked():
+    for timeout in (9, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match=f"timeout must be 10 seconds or more, and finite, not {timeout}"):
+            tm.Settings(timeout=timeout)
+    with pytest.raises(ValueError, match="there is no kvstore 'cake'"):
+        tm.Settings(kvstore="cake")
 
 
-@pytest.mark.parametrize(
-    "setting, why",
-    [
-        ({"kvstore": "nonsense"}, "no kvstore 'nonsense'"),
-        ({"timeout": 9}, "timeout must be 10 seconds or more, and finite, not 9"),
-        ({"timeout": float("inf")}, "timeout must be 10 .* not inf"),
-        ({"timeout": float("nan")}, "timeout must be 10 .* not nan"),
-    ],
-)
-def test_settings_of_machines_are_checked(setting, why):
-    with pytest.raises(ValueError, match=why):
-        tm.Settings(**setting)
-
-
-START, PRINT, SERVE = (), ("--print", "192.0.2.7"), ("--role", "server")
-
-
-@pytest.mark.parametrize(
-    "how, option, value, expected",
-    [
-        (START, "--port", "99999", "from 0 to 65535"),
-        (START, "--port", "-1", "from 0 to 65535"),
-        (PRINT, "--port", "65536", "from 0 to 65535"),
-        (START, "--timeout", "inf", "10 seconds or more"),
-        (START, "--timeout", "nan", "10 seconds or more"),
-        (PRINT, "--timeout", "9.9", "10 seconds or more"),
-        (SERVE, "--timeout", "9.9", "10 seconds or more"),
-        (SERVE, "--timeout", "inf", "10 seconds or more"),
-        (START, "--workers", "0", "1 or more"),
-        (START, "--servers", "-1", "1 or more"),
-        (PRINT, "--workers", "-1", "1 or more"),
-        (PRINT, "--servers", "0", "1 or more"),
-    ],
-)
-def test_launch_checks_its_options_before_it_starts_anything(monkeypatch, capsys, how, option, value, expected):
+@pytest.mark.parametrize("how", [(), ("--print", "192.0.2.7"), ("--role", "server")])
+def test_launch_checks_its_options_first(monkeypatch, capsys, how):
     monkeypatch.setattr(subprocess, "Popen", None)
     monkeypatch.setattr(machines, "serve", None)
-    assert refused(capsys, module("launch").main([*how, option, value]), f"{option} must be {expected}", f"not {value}")
-
-
-def test_launch_pins_only_where_the_system_can(monkeypatch, capsys):
-    monkeypatch.setattr(subprocess, "Popen", None)
+    ranges = {
+        "--port must be from 0 to 65535": ("99999", "-1", "65536"),
+        "--timeout must be 10 seconds or more, and finite": ("inf", "nan", "9.9"),
+        "--workers must be 1 or more": ("0", "-1"),
+        "--servers must be 1 or more": ("0", "-1"),
+    }
+    for sentence, values in ranges.items():
+        for value in values:
+            assert refused(capsys, LAUNCH.main([*how, sentence.split()[0], value]), f"{sentence}, not {value}")
     monkeypatch.delattr(os, "sched_setaffinity", raising=False)
-    assert refused(capsys, module("launch").main(["--pin"]), "--pin needs", "os.sched_setaffinity", sys.platform)
+    assert refused(capsys, LAUNCH.main([*how, "--pin"]), "--pin needs", "os.sched_setaffinity", sys.platform)
 
 
-def test_the_shortest_timeout_is_one():
-    assert module("launch").SHORTEST == machines.SHORTEST
+def test_launch_without_tinymnist_is_one_sentence():
+    status, _, err = finish(start(python=["-S", LAUNCH.__file__]))
+    assert status == 2 and err.count("\n") == 1 and "cannot import tinymnist" in err
 
 
-@pytest.mark.parametrize("timeout, silence", [(10, 2), (60, 27), (1e10, 14999997), (1e300, 14999997)])
-def test_a_silence_is_a_c_int(monkeypatch, timeout, silence):
-    monkeypatch.setattr(machines.Watch, "look", lambda watch: None)
-    assert machines.Watch("a worker", timeout).silence == silence
+def test_times_suit_mxnet():
+    """A silence is a C int, and launch.py, which cannot import MXNet, knows the same shortest timeout."""
+    assert [machines.longest_silence(timeout) for timeout in (10, 60, 1e10, 1e300)] == [2, 27, 14999997, 14999997]
+    assert LAUNCH.SHORTEST == machines.SHORTEST
 
 
 def test_launch_prints_the_commands_for_several_machines(capsys):
     hosts = ["192.0.2.7", "192.0.2.8"]  # addresses for documentation: nothing is sent there
-    assert not module("launch").main(["--print", *hosts, "--workers", "3", "--", "--model", "lenet"])
-    lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("#")]
-    words = [shlex.split(line) for line in lines]
-    where = [dict(word.split("=", 1) for word in line if re.match("DMLC_", word)) for line in words]
-    assert [at["DMLC_NODE_HOST"] for at in where] == [hosts[i] for i in (0, 0, 1, 0, 1, 0)]
-    assert {(at["DMLC_PS_ROOT_URI"], at["DMLC_NUM_WORKER"], at["DMLC_NUM_SERVER"]) for at in where} == {
-        (hosts[0], "3", "2")
-    }
-    assert [line[line.index("--role") + 1] for line in words[:3]] == ["scheduler", "server", "server"]
-    assert all(line[-2:] == ["--model", "lenet"] and "dist_sync" in line for line in words[3:])
+    assert not LAUNCH.main(["--print", *hosts, "--workers", "3", "--", "--model", "lenet"])
+    lines = [shlex.split(line) for line in capsys.readouterr().out.splitlines() if not line.startswith("#")]
+    variables = [dict(word.split("=", 1) for word in line if word.startswith("DMLC_")) for line in lines]
+    assert [values["DMLC_NODE_HOST"] for values in variables] == [hosts[i] for i in (0, 0, 1, 0, 1, 0)]
+    common = {"DMLC_PS_ROOT_URI": hosts[0], "DMLC_NUM_WORKER": "3", "DMLC_NUM_SERVER": "2"}
+    assert all(common.items() <= values.items() for values in variables)
+    assert [line[line.index("--role") + 1] for line in lines[:3]] == ["scheduler", "server", "server"]
+    assert all(line[-2:] == ["--model", "lenet"] and "dist_sync" in line for line in lines[3:])
