@@ -30,7 +30,7 @@ def make_parser():
     p.add_argument("--index", type=int, nargs="+", metavar="N", help="classify only these images, counted from 0")
     p.add_argument("--output", metavar="FILE", help="write the class probabilities to this .npy or .csv file")
     p.add_argument("--figures", metavar="DIR", help="draw images, mistakes, confusion matrix and first layer there")
-    p.add_argument("--mistakes", type=int, metavar="N", default=10, help="list the N most confident ones; default: 10")
+    p.add_argument("--mistakes", type=int, metavar="N", default=10, help="how many mistakes to list; default: 10")
     p.add_argument("--show", action="store_true", help="open the figures")
     return p
 

@@ -37,9 +37,9 @@ def make_history(epochs, curve=True):
 
 
 def test_curves_show_losses_by_examples_and_accuracies_by_epoch():
-    figure = figures.draw_curves(make_history(3), 30, "cost in $ and $", None, untrained=(2.3, 0.1))
+    figure = figures.draw_curves(make_history(3), 30, "a $_$ is no formula", None, untrained=(2.3, 0.1))
     left, right = figure.axes
-    assert figure.get_suptitle() == "cost in $ and $"
+    assert figure.get_suptitle() == "a $_$ is no formula"
     assert (left.get_xlabel(), left.get_ylabel()) == ("training examples seen", "cross-entropy")
     assert (right.get_xlabel(), right.get_ylabel()) == ("epoch", "accuracy, %")
     lines = {**read_lines(left), **read_lines(right)}
@@ -65,7 +65,7 @@ def test_one_epoch_is_visible(curve):
         (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
         assert all(line.get_marker() not in ("", "None") for line in axes.lines)
         assert all(x0 < x < x1 and y0 < y < y1 for points in read_lines(axes).values() for x, y in points)
-    assert curves[0].get_xlim()[0] == curves[0].get_ylim()[0] == 0
+    assert curves[0].get_xlim()[0] == 0 and curves[0].get_ylim() == pytest.approx((0, 1.05 * curves[0].dataLim.y1))
     for axes in (curves[1], *comparison):
         assert axes.get_xlim() == (0.7, 1.3) and [x for x in axes.get_xticks() if 0.7 < x < 1.3] == [1]
 

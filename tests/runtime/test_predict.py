@@ -42,7 +42,7 @@ def files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("images", "images.gz"):
         tm.idx.write(name, TEST.images)
-    tm.idx.write("labels", TEST.labels.astype(np.int32))
+    tm.idx.write("labels", TEST.labels.astype(np.float32))
     tm.idx.write("column", TEST.labels[:, None])
     tm.idx.write("label 10", TEST.labels + 1)
     tm.idx.write("small", TEST.images[:, ::2, ::2])
