@@ -170,10 +170,10 @@ def check_options(kind, name, options, table):
 
 
 def make_arguments(model, options):
-    """The options as arguments of the model: lists of numbers, but one number for the only hidden layer of most."""
+    """Command-line options as arguments of the model. All models but mlp take a number as `hidden`, not a list."""
     check_options("model", model, options, {name: make().arguments for name, make in MODELS.items()})
-    for name in {"hidden", "filters", "kernels"} & options.keys():
-        if min(options[name]) < 1:
+    for name in ("hidden", "filters", "kernels"):
+        if name in options and min(options[name]) < 1:
             raise ValueError(f"{name} must be whole numbers from 1 on, not {' '.join(map(str, options[name]))}")
     if "hidden" in options and model != "mlp":
         if len(options["hidden"]) > 1:
