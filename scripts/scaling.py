@@ -170,12 +170,12 @@ def report_data(steps):
     print("   images          bytes  load, s  first step, s  µs per image  additional memory, MB")
     with tempfile.TemporaryDirectory() as folder:
         for times in (1, 10, 100):
-            write(Path(folder), 60000 * times)
+            write_noise(Path(folder), 60000 * times)
             row = run_child(measure_data, folder, steps)
             print("{:9,}{:15,}{:9.2f}{:15.2f}{:14.2f}{:23.0f}".format(*row), flush=True)
 
 
-def write(directory, n):
+def write_noise(directory, n):
     """Write the four files of a data set with n training images of noise and 1,000 test images."""
     directory.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(0).integers(0, 256, (1000, 28, 28), np.uint8)

@@ -55,6 +55,7 @@ def test_several_devices_are_like_one(devices, model, rule):
         "arguments": SMALL[model] | ({"rate": 0.0} if model == "dropout-cnn" else {}),
         "epochs": 1,
         "batch_size": 50,
+        "log_interval": 1,
     }
     one, several = (make_run(digits(201, 50), model, rule, device=names, **settings) for names in ("cpu", devices))
     check_close(several.train(), one.train(), CLOSE)

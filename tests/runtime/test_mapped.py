@@ -177,7 +177,7 @@ print(megabytes("VmHWM") - before)
 )
 def test_an_epoch_takes_little_memory(tmp_path, examples, whole, megabytes):
     """All images are read, in random order. Most memory is used to count pixels: 34 MB, 8 bytes for each."""
-    module("scaling").write(tmp_path / "data", examples)
+    module("scaling").write_noise(tmp_path / "data", examples)
     command = [sys.executable, "-c", TRAIN, str(tmp_path / "data"), str(whole)]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert result.returncode == 0, result.stderr
