@@ -34,7 +34,7 @@ def make_parser():
     p.add_argument("--print", nargs="+", metavar="ADDRESS", dest="hosts", help="print the commands for these machines")
     p.add_argument("--script", metavar="FILE", help="what the workers run instead of scripts/train.py")
     p.add_argument("--role", choices=("scheduler", "server"), help="be this process; MXNet's DMLC_… variables are set")
-    p.add_argument("words", nargs="*", metavar="-- WORD", help="what scripts/train.py is given")
+    p.add_argument("words", nargs="*", metavar="-- WORD", help="the options of scripts/train.py")
     return p
 
 
