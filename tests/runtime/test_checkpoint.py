@@ -241,6 +241,9 @@ def test_saving_may_fail_or_be_killed_at_any_call(error, data, tmp_path, monkeyp
         assert bits(tm.resume(directory, data)) == new
         assert len(names(directory)) == 3, calls
     assert outcomes.count("old") > 15 and outcomes.count("new") > 3
+    order = [name for name, _ in itertools.groupby(calls[calls.index("write_bytes") :])]
+    assert order[:5] == ["write_bytes", "fsync", "read_bytes", "seal", "read_bytes"]  # written, synced and read back
+    assert order[5:10] == ["replace_file", "fsync", "replace", "rename", "fsync"]  # the history; then the checkpoint
 
 
 @pytest.fixture
@@ -401,6 +404,14 @@ def test_a_run_can_be_read_while_another_process_saves_it(data, directory):
     assert writer.wait() == 0
     assert seen == sorted(seen) and len(set(seen)) > 20
     assert tm.resume(directory, data).position.epoch == 10
+
+
+def test_a_checkpoint_that_was_replaced_meanwhile_is_not_called_damaged(data, directory, monkeypatch):
+    save_epochs(data, directory)
+    lists = iter([[directory / "epoch-0000"], checkpoint.list_checkpoints(directory)])
+    monkeypatch.setattr(checkpoint, "list_checkpoints", lambda directory: next(lists))
+    state, _, damaged = checkpoint.newest(directory)
+    assert state["epoch"] == 2 and not damaged
 
 
 def test_a_file_system_may_have_no_locks(data, directory, monkeypatch):

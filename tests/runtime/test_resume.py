@@ -198,7 +198,8 @@ def test_both_parts_of_the_data_must_suit_the_model(part, data):
 
 
 def test_settings_out_of_range_are_refused():
-    """The command line cannot even pass some of them. test_command_line.py has the others."""
-    for name, value in (("epochs", -1), ("epochs", 1.5), ("limit", 1.5), ("lr_decay", 1.1), ("lr_decay", float("nan"))):
-        with pytest.raises(ValueError, match=f"^{name.replace('_', ' ')} must be .*, not {value}$"):
-            tm.Settings(**{name: value})
+    cases = {"epochs": (-1, 1.5), "batch_size": (0, 2.0), "seed": (-1,), "limit": (0, 1.5), "log_interval": (0,)}
+    for name, values in {**cases, "lr_decay": (0, 1.1, float("nan"))}.items():
+        for value in values:
+            with pytest.raises(ValueError, match=f"^{name.replace('_', ' ')} must be .*, not {value}$"):
+                tm.Settings(**{name: value})
