@@ -194,7 +194,7 @@ def measure_products(workload):
     model, products = MODELS[name](**arguments), []
     shape = model.image
     for layer in model.layers:
-        parameters, shape = layer.build((math.prod(shape),) if layer.takes_rows else shape)
+        parameters, shape = layer.shapes((math.prod(shape),) if layer.takes_vectors else shape)
         if parameters:
             products.append(2 * size * math.prod(parameters["weight"]) * math.prod(shape[1:]) / 1e9)
     a = nd.random.normal(shape=(1024, 1024))

@@ -1,8 +1,8 @@
-"""tinymnist: handwritten-digit classifiers trained with MXNet ndarray arithmetic and autograd. Every part written out.
+"""tinymnist: handwritten-digit classifiers trained with MXNet ndarray arithmetic and autograd.
 
-Read the files in this folder in this order: idx, batches (the data); ops, windows (the operations); loss; init, layers,
-models (the network); optim (the update rules); train (the loop). The subpackages are for use rather than for reading:
-runtime (fast, resumable and distributed training), datasets, experiments.
+The files in this folder are a lesson. Read them in this order: backend, idx, batches (the data); windows, ops (the
+operations); loss; init, network, layers, models (the network); optim (the update rules); train (the loop). The
+subpackages are for use rather than for reading: runtime (fast, resumable, distributed training), datasets, experiments.
 """
 
 from tinymnist import idx, init, layers, loss, models, ops, optim

@@ -1,6 +1,7 @@
 """Minibatches: a few examples at a time, in a new order in every epoch.
 
-The images lie on the device as bytes. A batch is cut out of them only when it is its turn.
+The images lie on the device (the CPU or a GPU) as bytes, and are taken from there batch by batch. In shapes, N is the
+number of examples, C of channels (1: grey), H of rows and W of columns of pixels.
 """
 
 from collections import namedtuple
@@ -30,23 +31,15 @@ class Batches:
         self.images, self.labels = map(self.to_device, split)
 
     def to_device(self, array):
-        """Does not copy where the device is the CPU: MXNet then reads numpy's own memory."""
+        """The array on the device; on the CPU without a copy."""
         return nd.from_numpy(np.ascontiguousarray(array)).as_in_context(self.device)
 
-    def __len__(self):
-        """The number of batches in an epoch."""
-        return -(-len(self.labels) // self.batch_size)
-
-    def __iter__(self):
-        """One epoch in the order of the data."""
-        return self.epoch(np.arange(len(self.labels)))
-
     def epoch(self, order):
-        """One epoch in the given order of examples."""
+        """Yield the batches of one epoch, in the given order of examples."""
         for begin in range(0, len(order), self.batch_size):
             yield self.take(order[begin : begin + self.batch_size])
 
-    def take(self, rows):
+    def take(self, numbers):
         """The images and the labels of the examples with these numbers."""
-        rows = nd.array(rows, ctx=self.device, dtype="int32")
-        return nd.take(self.images, rows).expand_dims(1), nd.take(self.labels, rows)
+        numbers = nd.array(numbers, ctx=self.device, dtype="int32")
+        return nd.take(self.images, numbers).expand_dims(1), nd.take(self.labels, numbers)

@@ -27,7 +27,7 @@ GZIP = b"\x1f\x8b"  # the first two bytes of every gzip file, whatever its name
 
 
 def read(file: str | os.PathLike | io.IOBase) -> np.ndarray:
-    """Return the array in `file`, a path or an open binary file, in native byte order.
+    """Return the array in `file`, a path or an open binary file, in the byte order of this computer.
 
     Raises DataError, with the file's name and the reason, if the file cannot be read or is not a complete IDX file.
     """
@@ -37,10 +37,10 @@ def read(file: str | os.PathLike | io.IOBase) -> np.ndarray:
         stream = gzip.GzipFile(fileobj=io.BytesIO(content)) if compressed else io.BytesIO(content)
         shape, dtype = read_header(stream)
         size = math.prod(shape) * dtype.itemsize
-        if compressed and size > min(1032 * len(content), max(64 << 20, 64 * len(content))):  # gzip's limit is 1032
+        if compressed and size > max(64 << 20, 64 * len(content)):  # MNIST's files contain five times their size
             raise DataError(f"{len(content):,} compressed bytes cannot be trusted to contain {size:,} bytes of data")
         array = np.frombuffer(read_data(stream, size), dtype).reshape(shape)
-        return array if dtype.isnative else array.astype(dtype.newbyteorder("="))
+        return array.astype(dtype.newbyteorder("="), copy=False)
 
 
 def write(file: str | os.PathLike | io.IOBase, array: np.ndarray) -> None:
@@ -72,7 +72,7 @@ def read_header(stream):
     """The shape and the type of the array, from the beginning of the file."""
     magic = stream.read(4)
     if magic[:2] != b"\0\0" or len(magic) < 4:
-        raise DataError(f"begins with {magic.hex(' ') or 'no byte at all'}; IDX files begin with 00 00, a type")
+        raise DataError(f"begins with {magic.hex(' ') or 'no byte at all'}; IDX files begin with 00 00 and a type")
     if magic[2] not in TYPES:
         raise DataError(f"unknown type 0x{magic[2]:02X}; IDX has 0x08, 0x09, 0x0B, 0x0C, 0x0D and 0x0E")
     sizes = stream.read(4 * magic[3])
@@ -85,11 +85,11 @@ def read_header(stream):
 
 
 def read_data(stream, size):
-    """`size` bytes that end the stream, in parts: a file that promises more than it holds takes no memory for it."""
+    """The last `size` bytes of the stream, read in parts, so that a false size reserves no memory."""
     data = bytearray()
     while part := stream.read(min(1 << 20, size - len(data))):
         data += part
-    check_length(len(data) + len(stream.read(1)), size)  # at the end, gzip also compares its checksum
+    check_length(len(data) + len(stream.read(1)), size)  # one byte more: finds trailing bytes; gzip checks its sum
     return data
 
 
@@ -118,23 +118,23 @@ def report_errors(file):
 
 @contextlib.contextmanager
 def replace_file(path: str | os.PathLike):
-    """An open file beside `path`. When the block succeeds, it is synced to disk and takes the name `path`.
+    """An open file next to `path`. When the block succeeds, it is synced to disk and takes the name `path`.
 
     If the block or the disk fails, the new file is removed and an old file stays as it was. Raises DataError then.
     """
     final = os.path.realpath(path)
     special = os.path.exists(final) and not os.path.isfile(final)  # a device or a pipe is written to, never replaced
-    beside = final if special else f"{final}.{os.urandom(6).hex()}.part"
+    temporary = final if special else f"{final}.{os.urandom(6).hex()}.part"
     try:
-        with open(beside, "wb") as stream:
+        with open(temporary, "wb") as stream:
             yield stream
             stream.flush()
             if not special:
                 os.fsync(stream.fileno())
-                os.replace(beside, final)
+                os.replace(temporary, final)
     except OSError as error:
         raise DataError(f"{os.fspath(path)}: cannot be written: {error.strerror or error}") from error
     finally:
         if not special:
             with contextlib.suppress(OSError):
-                os.unlink(beside)
+                os.unlink(temporary)  # after os.replace it is gone already

@@ -1,34 +1,22 @@
-"""Layers: thin classes that own parameters and call the functions of ops.py. network.py makes networks of them.
-
-Inside a network, an example is either an image or a row of numbers. A batch of images is (C, H, W, N), see windows.py;
-a batch of rows is (N, I).
-"""
+"""Layers: thin classes that call the functions of ops.py. The network sets self.weight and self.bias."""
 
 from tinymnist import ops
 from tinymnist.backend import nd
-from tinymnist.network import Sequential as Sequential  # so that this module offers all that a network needs
+from tinymnist.network import Layer, Sequential
 from tinymnist.windows import count_windows, pair
 
-
-class Layer:
-    """A layer declares its parameters, and turns one batch into another."""
-
-    takes_rows = False  # True: the network flattens images before this layer
-
-    def build(self, shape):
-        """For an example of this shape: the shapes of the parameters, and the shape of the result."""
-        return {}, shape
+__all__ = ["Activation", "AvgPool2D", "Conv2D", "Dense", "Dropout", "Flatten", "Layer", "MaxPool2D", "Sequential"]
 
 
 class Dense(Layer):
     """ops.dense: (N, I) -> (N, units)"""
 
-    takes_rows = True
+    takes_vectors = True
 
     def __init__(self, units):
         self.units = units
 
-    def build(self, shape):
+    def shapes(self, shape):
         return {"weight": (self.units, *shape), "bias": (self.units,)}, (self.units,)
 
     def __call__(self, x):
@@ -42,7 +30,7 @@ class Conv2D(Layer):
         self.filters, self.kernel = filters, pair(kernel)
         self.options = {"stride": pair(stride), "pad": pair(pad), "dilate": pair(dilate)}
 
-    def build(self, shape):
+    def shapes(self, shape):
         parameters = {"weight": (self.filters, shape[0], *self.kernel), "bias": (self.filters,)}
         return parameters, (self.filters, *count_windows(shape[1:], self.kernel, **self.options))
 
@@ -53,15 +41,13 @@ class Conv2D(Layer):
 class MaxPool2D(Layer):
     """ops.max_pool2d: (C, H, W, N) -> (C, OH, OW, N)"""
 
-    pool = staticmethod(ops.max_pool2d)
+    pool = staticmethod(ops.max_pool2d)  # called without self
 
     def __init__(self, kernel, *, stride=None, pad=0):
-        self.kernel, self.options = (
-            pair(kernel),
-            {"stride": pair(kernel if stride is None else stride), "pad": pair(pad)},
-        )
+        self.kernel = pair(kernel)
+        self.options = {"stride": self.kernel if stride is None else pair(stride), "pad": pair(pad)}
 
-    def build(self, shape):
+    def shapes(self, shape):
         return {}, (shape[0], *count_windows(shape[1:], self.kernel, **self.options))
 
     def __call__(self, x):
@@ -98,9 +84,9 @@ class Dropout(Layer):
 
 
 class Flatten(Layer):
-    """Images become rows, (C, H, W, N) -> (N, C · H · W), as before every layer that takes rows."""
+    """(C, H, W, N) -> (N, C · H · W). The network flattens before each layer that takes vectors, so nothing is left."""
 
-    takes_rows = True
+    takes_vectors = True
 
     def __call__(self, x):
         return x

@@ -44,7 +44,7 @@ def lenet(
     image=(1, 28, 28),
     init=("xavier", 3.0),
 ):
-    """(conv → max-pool 2 → activation) twice → dense → activation → dense
+    """(conv → max-pool 2 → activation) twice → dense → activation → dense (→ output_activation, in one publication)
 
     Y. LeCun, L. Bottou, Y. Bengio, P. Haffner 1998. The publications put the activation before the pooling. For an
     increasing activation the result is the same, and this order needs only a quarter of the activations.

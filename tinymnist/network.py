@@ -1,4 +1,8 @@
-"""A network: layers one after another, with all parameters in one vector."""
+"""A network: layers one after another, with all parameters in one vector.
+
+Inside a network, an example is either an image or a vector. A batch of images is (C, H, W, N), see windows.py; a batch
+of vectors is (N, I).
+"""
 
 import math
 
@@ -9,30 +13,42 @@ from tinymnist import ops, windows
 from tinymnist.backend import autograd, mx, nd
 
 
+class Layer:
+    """A layer says which parameters it needs, and turns one batch into another. layers.py has all kinds of layers."""
+
+    takes_vectors = False  # True: the network flattens images before this layer
+
+    def shapes(self, shape):
+        """For an example of this shape: the shapes of the parameters by name, and the shape of the result."""
+        return {}, shape
+
+
 class Sequential:
-    """Layers of layers.py. All parameters lie in one vector, `weights`, and all gradients in another, `gradients`.
+    """Layers one after another. All parameters lie in one vector, `weights`, and all gradients in another, `gradients`.
 
     `image` is the shape (C, H, W) of an example. `parameters` holds views of `weights` under Gluon's names: "0.weight"
     is the weight of layer 0. `init` is ("normal", σ), ("uniform", scale) or ("xavier", magnitude).
     Raises ValueError if the layers do not fit the image.
     """
 
-    mean, std = 0.0, 1.0  # of the training pixels, if the model was trained on normalized ones
+    mean, std = 0.0, 1.0  # of the training pixels, if they were normalized
 
     def __init__(self, *layers, image=(1, 28, 28), init=("xavier", 3.0)):
         self.layers, self.image, self.init = layers, tuple(image), init
         self.parameters, self.weights, self.gradients = {}, None, None
-        self.shapes, self.steps = {}, []  # the steps are the layers, and what changes the layout between them
+        self.shapes = {}  # of the parameters
+        self.functions = []  # what a batch passes through: layers, and changes of layout between them
         shape = self.image
         for number, layer in enumerate(layers):
-            if layer.takes_rows and len(shape) == 3:
-                self.steps += [windows.to_nchw, ops.flatten] if number else [ops.flatten]
+            if layer.takes_vectors and len(shape) == 3:
+                self.functions += [windows.to_nchw, ops.flatten] if number else [ops.flatten]
                 shape = (math.prod(shape),)
-            parameters, shape = layer.build(shape)
-            self.shapes.update({f"{number}.{name}": parameter for name, parameter in parameters.items()})
-            self.steps.append(layer)
+            shapes, shape = layer.shapes(shape)
+            self.shapes.update({f"{number}.{name}": size for name, size in shapes.items()})
+            self.functions.append(layer)
         if len(shape) == 3:
-            self.steps.append(windows.to_nchw)
+            self.functions.append(windows.to_nchw)
+        self.classes = shape[0]
         self.size = sum(map(math.prod, self.shapes.values()))
 
     def __repr__(self):
@@ -40,11 +56,12 @@ class Sequential:
 
     def __call__(self, x):
         """x (N, C, H, W), bytes or scaled floats. Returns the logits (N, K)."""
-        if not self.layers[0].takes_rows:
-            x = windows.to_chwn(x)  # before scaling, as bytes are rearranged faster than floats
-        x = self.scale(x) if x.dtype == np.uint8 else x
-        for step in self.steps:
-            x = step(x)
+        if x.dtype == np.uint8:
+            x = self.scale(x)
+        if not self.layers[0].takes_vectors:
+            x = windows.to_chwn(x)
+        for function in self.functions:
+            x = function(x)
         return x
 
     def scale(self, images):
@@ -54,14 +71,16 @@ class Sequential:
 
     def allocate(self, device=None, dtype="float32"):
         """Give every layer its parameters, all zero, as views of one vector."""
-        self.weights, self.gradients = (nd.zeros((self.size,), ctx=device or mx.cpu(), dtype=dtype) for _ in range(2))
+        self.weights = nd.zeros((self.size,), ctx=device or mx.cpu(), dtype=dtype)
+        self.gradients = nd.zeros_like(self.weights)
         begin = 0
         for name, shape in self.shapes.items():
             end = begin + math.prod(shape)
-            value, gradient = (vector[begin:end].reshape(shape) for vector in (self.weights, self.gradients))
-            autograd.mark_variables([value], [gradient])
+            value = self.weights[begin:end].reshape(shape)
+            gradient = self.gradients[begin:end].reshape(shape)
+            autograd.mark_variables([value], [gradient])  # backward writes the gradient of value here
             number, attribute = name.split(".")
-            setattr(self.layers[int(number)], attribute, value)
+            setattr(self.layers[int(number)], attribute, value)  # the layer's self.weight or self.bias
             self.parameters[name] = value
             begin = end
         return self

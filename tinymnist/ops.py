@@ -35,8 +35,7 @@ def dense(x, weight, bias=None):
 def add_bias(y, bias):
     """y[n,o] + b[o]   y (N, O), bias (O,)"""
     if len(bias) > 32:
-        # The product 1 bᵀ of a column of ones and a row has the rows b, b, …, b. Its gradient is a product, too; the
-        # gradient of a broadcast is a slow sum, and only cheaper for few units.
+        # The same as a product 1 bᵀ, whose gradient is a fast product. The gradient of a broadcast is a slow sum.
         bias = nd.dot(constant(nd.full, (len(y), 1), 1, y.context, y.dtype), bias.expand_dims(0))
     return y + bias
 
@@ -45,26 +44,22 @@ def add_bias(y, bias):
 def conv2d(x, weight, bias=None, *, stride=1, pad=0, dilate=1):
     """y[n,f,p,q] = b[f] + Σ_cij W[f,c,i,j] x[n, c, p · stride + i · dilate − pad, q · stride + j · dilate − pad]
 
-    x (N, C, H, W), 0 outside; weight (F, C, KH, KW); bias (F,). Returns (N, F, OH, OW), see windows.count_windows.
-    stride, pad and dilate are numbers or pairs (rows, columns). Raises ValueError if no window fits.
+    Pixel (i, j) of window (p, q), in channel c; x is 0 outside the image. x (N, C, H, W), weight (F, C, KH, KW),
+    bias (F,). Returns (N, F, OH, OW), see windows.count_windows. stride, pad and dilate are numbers or pairs (rows,
+    columns). Raises ValueError if no window fits.
 
-    All windows are laid out as columns of one matrix, and the convolution is one product. A 3×3 image whose pixels are
-    numbered 0 … 8 has four windows of 2×2. Each column below is a window; the table of row numbers has these lines:
-        pixel (0, 0)   0 1 3 4
-        pixel (0, 1)   1 2 4 5
-        pixel (1, 0)   3 4 6 7
-        pixel (1, 1)   4 5 7 8
-    The bias is one more column of the weights; it multiplies a line of ones. K. Chellapilla, S. Puri, P. Simard 2006.
+    windows.index_table, which has an example, lays all windows out as columns of one matrix. Then the convolution is
+    one product (im2col; K. Chellapilla, S. Puri, P. Simard 2006). The bias is one more column of the weights; it
+    multiplies a row of ones.
     """
     filters, _, *kernel = weight.shape
     x = windows.pad_images(x, pair(pad), 0.0)
-    *image, n = x.shape
+    *image, n = x.shape  # (C, H, W), as everywhere in a function with accept_both_layouts
     table = constant(index_table, *image, *kernel, *pair(stride), *pair(dilate), x.context)
     if bias is None:
         bias = constant(nd.full, (filters,), 0, x.context, x.dtype)
-    pixels = nd.concat(
-        x.reshape((-1, n)), constant(nd.full, (1, n), 1, x.context, x.dtype), dim=0
-    )  # (C · H · W + 1, N)
+    ones = constant(nd.full, (1, n), 1, x.context, x.dtype)
+    pixels = nd.concat(x.reshape((-1, n)), ones, dim=0)  # (C · H · W + 1, N)
     columns = nd.take(pixels, table).reshape((len(table), -1))  # (C · KH · KW + 1, OH · OW · N)
     matrix = nd.concat(weight.reshape((filters, -1)), bias.reshape((filters, 1)), dim=1)
     return nd.dot(matrix, columns).reshape((filters, *table.shape[1:], n))
@@ -82,21 +77,20 @@ def max_pool2d(x, kernel, *, stride=None, pad=0):
 
 @accept_both_layouts
 def avg_pool2d(x, kernel, *, stride=None, pad=0):
-    """As max_pool2d, with the mean over the window instead of the maximum. x is 0 outside, and padding counts."""
+    """As max_pool2d, with the mean over the window; the zeros of the padding count as pixels."""
     rows, columns = pair(kernel)
     return reduce_windows(nd.add, x, kernel, stride, pad, 0.0) * (1 / (rows * columns))
 
 
 def reduce_windows(combine, x, kernel, stride, pad, outside):
-    """Combine the pixels of each window of x (C, H, W, N) to one number, first along columns, then along rows.
+    """Combine the pixels of each window of x (C, H, W, N) to one number.
 
-    In this order `maximum`, which prefers its first argument, keeps the first of equal pixels, as the built-in does.
+    First along W, then along H: so `maximum` gives the gradient of equal pixels to the first one, as the built-in does.
     """
-    stride = pair(kernel if stride is None else stride)
+    kernel, stride = pair(kernel), pair(kernel if stride is None else stride)
     x = windows.pad_images(x, pair(pad), outside)
-    for axis in (2, 1):  # columns, rows
-        x = functools.reduce(combine, windows.slice_windows(x, axis, pair(kernel)[axis - 1], stride[axis - 1]))
-    return x
+    x = functools.reduce(combine, windows.slice_windows(x, 2, kernel[1], stride[1]))
+    return functools.reduce(combine, windows.slice_windows(x, 1, kernel[0], stride[0]))
 
 
 def relu(x):
@@ -115,7 +109,7 @@ def sigmoid(x):
 
 
 def dropout(x, rate, *, axes=()):
-    """x · [u ≥ rate] / (1 − rate) with new u ~ Uniform(0, 1) while training; x otherwise.
+    """x · [u ≥ rate] / (1 − rate) with new u ~ Uniform(0, 1) while training; x otherwise. [true] = 1, [false] = 0.
 
     All elements along `axes` share one u: axes=(2, 3) drops whole channels of (N, C, H, W).
     Raises ValueError for a rate outside [0, 1). N. Srivastava et al. 2014.
@@ -126,9 +120,9 @@ def dropout(x, rate, *, axes=()):
         return x
     shared = x
     for axis in axes:
-        shared = nd.slice_axis(shared, axis=axis, begin=0, end=1)
+        shared = nd.slice_axis(shared, axis=axis, begin=0, end=1)  # only the shape matters
     mask = (nd.random.uniform_like(shared) >= rate) * (1 / (1 - rate))
-    return x * nd.stop_gradient(nd.broadcast_like(mask, x))  # the mask needs no gradient
+    return x * nd.stop_gradient(nd.broadcast_like(mask, x))  # spread first, or MXNet would add up a gradient for it
 
 
 def flatten(x):

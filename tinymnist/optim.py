@@ -1,8 +1,8 @@
 """Update rules. Each changes a vector w of all weights in place, by its gradient g and state vectors that start at 0.
 
 The equations are those of MXNet's own rules: eps is inside the square root in adagrad and rmsprop (the papers and
-PyTorch add it outside), and the buffer of momentum contains the learning rate. The loss is a mean over the batch, so no
-rule depends on the batch size.
+PyTorch add it outside), and the buffer m of momentum is already multiplied by lr. The loss is a mean over the batch,
+so no rule depends on the batch size.
 """
 
 import math
@@ -19,20 +19,26 @@ def sgd(w, g, *, lr):
 
 
 def momentum(w, g, m, *, lr, momentum=0.9):
-    """m ← momentum m − lr g;  w ← w + m.   B. Polyak 1964"""
+    """m ← μ m − lr g;  w ← w + m, with μ = momentum: steps in one direction add up.   B. Polyak 1964"""
     m *= momentum
     m -= lr * g
     w += m
 
 
 def adagrad(w, g, h, *, lr, eps=1e-7):
-    """h ← h + g²;  w ← w − lr g / √(h + eps).   J. Duchi, E. Hazan, Y. Singer 2011"""
+    """h ← h + g²;  w ← w − lr g / √(h + eps): shorter steps where gradients were large.
+
+    J. Duchi, E. Hazan, Y. Singer 2011
+    """
     h += g * g
     w -= lr * g / nd.sqrt(h + eps)
 
 
 def rmsprop(w, g, n, *, lr, rho=0.9, eps=1e-8):
-    """n ← rho n + (1 − rho) g²;  w ← w − lr g / √(n + eps).   T. Tieleman, G. Hinton 2012; MXNet calls rho gamma1"""
+    """n ← rho n + (1 − rho) g²;  w ← w − lr g / √(n + eps): adagrad that forgets old gradients.
+
+    T. Tieleman, G. Hinton 2012; MXNet calls rho gamma1
+    """
     n *= rho
     n += (1 - rho) * g * g
     w -= lr * g / nd.sqrt(n + eps)
@@ -41,7 +47,7 @@ def rmsprop(w, g, n, *, lr, rho=0.9, eps=1e-8):
 def adadelta(w, g, a, b, *, rho=0.9, eps=1e-5):
     """a ← rho a + (1 − rho) g²;  δ = √(b + eps) / √(a + eps) · g;  b ← rho b + (1 − rho) δ²;  w ← w − δ.
 
-    M. Zeiler 2012. It has no learning rate.
+    Steps as long as earlier ones, without a learning rate. M. Zeiler 2012
     """
     a *= rho
     a += (1 - rho) * g * g
@@ -60,7 +66,8 @@ RULES = {
     "adadelta": Rule(adadelta, 2, {"rho": 0.9, "eps": 1e-5}),
 }
 SMALLEST = float(np.finfo(np.float32).tiny)  # smaller numbers are 0 in float32
-RANGES = {"lr": (SMALLEST, math.inf), "momentum": (0, 1), "rho": (0, 1), "eps": (SMALLEST, math.inf)}  # from, below
+# The lowest value, and the bound that must not be reached.
+RANGES = {"lr": (SMALLEST, math.inf), "momentum": (0, 1), "rho": (0, 1), "eps": (SMALLEST, math.inf)}
 
 
 class Optimizer:

@@ -33,25 +33,27 @@ def train(model: Sequential, optimizer: Optimizer, split: Split, *, epochs: int,
 def evaluate(model: Sequential, split: Split) -> tuple[float, float]:
     """The mean loss and the accuracy over all examples of a Split. Raises DataError as train does."""
     check_split(model, split, "the data")
-    loss_sum = correct = 0.0
-    for images, labels in Batches(split, BATCH, model.weights.context):
+    n, loss_sum, correct = len(split.labels), 0.0, 0.0
+    for images, labels in Batches(split, BATCH, model.weights.context).epoch(np.arange(n)):
         logits = model(images)
         loss_sum += len(labels) * float(softmax_cross_entropy(logits, labels).asscalar())
         correct += float(is_correct(logits, labels).sum().asscalar())
-    return loss_sum / len(split.labels), correct / len(split.labels)
+    return loss_sum / n, correct / n
 
 
 def predict(model: Sequential, images: np.ndarray) -> np.ndarray:
     """Class probabilities of images (N, H, W), bytes. Returns (N, K); rows sum to 1. Raises DataError as train does."""
     check_images(model, images, "the images")
-    batches = Batches(Split(images, np.zeros(len(images), np.uint8)), BATCH, model.weights.context)
+    split = Split(images, np.zeros(len(images), np.uint8))  # Batches needs labels; they are not used
+    batches = Batches(split, BATCH, model.weights.context).epoch(np.arange(len(images)))
     return np.concatenate([softmax(model(x)).asnumpy() for x, _ in batches])
 
 
 def check_images(model, images, name):
     """Raise DataError unless `images` are bytes (N, H, W) of the size that the model takes."""
     if images.ndim != 3 or images.dtype != np.uint8 or (1, *images.shape[1:]) != model.image:
-        (_, height, width), found = model.image, f"{images.dtype.name} of the shape {images.shape}"
+        _, height, width = model.image
+        found = f"{images.dtype.name} of the shape {images.shape}"
         raise DataError(f"{name} are {found}; the model takes bytes, uint8, of the shape (N, {height}, {width})")
 
 
@@ -60,11 +62,8 @@ def check_split(model, split, name):
     images, labels = split
     check_images(model, images, f"the images of {name}")
     if not len(images) or labels.shape != (len(images),):
-        found = " × ".join(map(str, labels.shape))
-        raise DataError(f"{name}: {len(images)} images and {found} labels; every image needs one label")
-    classes = [*model.shapes.values()][-1][0]
-    wrong = ~((labels >= 0) & (labels < classes) & (labels == np.floor(labels)))  # so NaN is wrong, too
+        raise DataError(f"{name}: {len(images)} images and labels of the shape {labels.shape}; each image needs one")
+    wrong = ~np.isin(labels, np.arange(model.classes))
     if wrong.any():
-        raise DataError(
-            f"{name}: there is a label {labels[wrong][0]}; labels are whole numbers from 0 to {classes - 1}"
-        )
+        last = model.classes - 1
+        raise DataError(f"{name}: there is a label {labels[wrong][0]}; labels are whole numbers from 0 to {last}")

@@ -1,7 +1,7 @@
 """Sliding windows over images: how many fit, padding, and the pixels that each window covers.
 
 Inside a network, images are (C, H, W, N) instead of (N, C, H, W). The N values of one pixel then lie side by side in
-memory, so that a whole batch is copied or compared in one run.
+memory, so that they are copied or compared as one block.
 """
 
 import math
@@ -10,27 +10,25 @@ import numpy as np
 
 from tinymnist.backend import nd
 
-CONSTANTS = {}  # arrays that never change, made once; runtime/graph.py passes them to its graphs as inputs
+CONSTANTS = {}  # arrays that never change; runtime/graph.py needs to know them
 
 
 def constant(make, *arguments):
-    """make(*arguments), an array that never changes: it is made by the first call only."""
+    """make(*arguments), computed by the first call and kept."""
     if (make, arguments) not in CONSTANTS:
         CONSTANTS[make, arguments] = make(*arguments)
-        CONSTANTS[make, arguments].attach_grad("null")  # gives it a name in recorded graphs; it needs no gradient
+        CONSTANTS[make, arguments].attach_grad("null")  # needs no gradient
     return CONSTANTS[make, arguments]
 
 
 def to_chwn(x):
     """(N, C, H, W) -> (C, H, W, N)"""
-    n, *image = x.shape
-    return x.reshape((n, -1)).transpose().reshape((*image, n))
+    return x.transpose((1, 2, 3, 0))
 
 
 def to_nchw(x):
     """(C, H, W, N) -> (N, C, H, W)"""
-    *image, n = x.shape
-    return x.reshape((-1, n)).transpose().reshape((n, *image))
+    return x.transpose((3, 0, 1, 2))
 
 
 def pair(size):
@@ -39,9 +37,9 @@ def pair(size):
 
 
 def count_windows(size, kernel, stride=(1, 1), pad=(0, 0), dilate=(1, 1)):
-    """How many windows fit along each axis: ⌊(size + 2 pad − dilate (kernel − 1) − 1) / stride⌋ + 1, all of them pairs.
+    """How many windows fit along each axis: ⌊(size + 2 pad − dilate (kernel − 1) − 1) / stride⌋ + 1.
 
-    Raises ValueError if not even one fits.
+    Every argument is a pair (rows, columns). Raises ValueError if not even one window fits.
     """
     counts = []
     for n, k, step, p, d in zip(size, kernel, stride, pad, dilate):
@@ -66,27 +64,36 @@ def pad_images(x, pad, value):
 
 
 def index_table(channels, height, width, kh, kw, sh, sw, dh, dw, device):
-    """Which pixels each window covers, for images laid out as rows of a matrix (C · H · W, N).
+    """Which pixels each window covers. Pixel (y, x) of channel c has the number (c · H + y) · W + x.
 
-    table[(c, i, j), p, q] = (c · H + p · SH + i · DH) · W + q · SW + j · DW is the row of pixel (i, j) of window (p, q)
-    in channel c, with strides SH, SW and dilations DH, DW. One more line, for the bias of conv2d, names the row after
-    all pixels. Shape (C · KH · KW + 1, OH, OW), int32.
+    A 3×3 image has four windows of 2×2, and the table, with one column per window, is
+        0 1 3 4    pixel (0, 0) of each window
+        1 2 4 5    pixel (0, 1)
+        3 4 6 7    pixel (1, 0)
+        4 5 7 8    pixel (1, 1)
+        9 9 9 9    the number after all pixels, where conv2d puts a row of ones
+    In general, pixel (i, j) of window (p, q) is pixel (p · sh + i · dh, q · sw + j · dw) of the image, with the strides
+    sh, sw and the dilations dh, dw. Shape (C · KH · KW + 1, OH, OW), int32.
     """
     oh, ow = count_windows((height, width), (kh, kw), (sh, sw), dilate=(dh, dw))
     c, i, j, p, q = np.ix_(*map(np.arange, (channels, kh, kw, oh, ow)))
     table = ((c * height + p * sh + i * dh) * width + q * sw + j * dw).reshape(-1, oh, ow)
-    after = np.full((1, oh, ow), channels * height * width)
-    return nd.array(np.concatenate([table, after]), ctx=device, dtype="int32")
+    ones_row = np.full((1, oh, ow), channels * height * width)
+    return nd.array(np.concatenate([table, ones_row]), ctx=device, dtype="int32")
 
 
 def slice_windows(x, axis, kernel, stride):
-    """`kernel` arrays: number i holds, for every window along `axis`, the pixel at place i of that window."""
+    """The windows along one axis, as `kernel` arrays: number i holds pixel i of every window.
+
+    With kernel 2 and stride 2, the pixels a b c d give [a c] and [b d]; their maximum is the line after pooling.
+    """
     (count,) = count_windows([x.shape[axis]], [kernel], [stride])
-    if kernel != stride:
+    if kernel != stride or kernel == 1:
         skip, end = (None,) * axis, (count - 1) * stride + 1
         return [nd.slice(x, (*skip, i), (*skip, i + end), (*skip, stride)) for i in range(kernel)]
-    # Windows that touch but do not overlap are a reshape: its gradient is cheaper than that of a slice.
-    x = nd.slice_axis(x, axis=axis, begin=0, end=count * kernel) if x.shape[axis] > count * kernel else x
+    # Windows side by side: reshape to (…, count, kernel, …) and split. Its gradient is cheaper than that of slices.
+    if x.shape[axis] > count * kernel:
+        x = nd.slice_axis(x, axis=axis, begin=0, end=count * kernel)
     before, after = x.shape[:axis], x.shape[axis + 1 :]
-    parts = x.reshape((math.prod(before) * count, kernel, -1)).split(kernel, axis=1) if kernel > 1 else [x]
+    parts = x.reshape((math.prod(before) * count, kernel, -1)).split(kernel, axis=1)
     return [part.reshape((*before, count, *after)) for part in parts]

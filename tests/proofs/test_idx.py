@@ -228,8 +228,8 @@ def test_a_small_gzip_file_takes_little_memory(size, mebibytes, sentence):
 
 @pytest.mark.parametrize(
     "limit, noise",
-    [(lambda stored: 1032 * stored, 64), (lambda stored: 64 << 20, 100_000), (lambda stored: 64 * stored, 1_100_000)],
-    ids=["gzip's limit", "64 MiB", "64 times"],
+    [(lambda stored: 64 << 20, 100_000), (lambda stored: 64 * stored, 1_100_000)],
+    ids=["64 MiB", "64 times"],
 )
 def test_what_a_gzip_file_may_contain_is_limited_to_the_byte(limit, noise):
     noise, size, content = os.urandom(noise), -1, b""

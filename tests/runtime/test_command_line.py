@@ -307,17 +307,17 @@ BAD_INPUT = """
 --activation relu              softmax has no --activation; use --model mlp or lenet or dropout-cnn
 --model mlp --kernels 5 5      mlp has no --kernels; use --model lenet or dropout-cnn
 --model lenet --filters 5      argument --filters: expected 2 arguments
---model lenet --filters 5 0    filters must be whole numbers from 1 on, not 5 0
+--model lenet --filters 5 0    filters must be whole numbers of at least 1, not 5 0
 --model lenet --kernels 29 5   a window of 29 is larger than the 28 pixels
 --model lenet --hidden 5 6     lenet has one hidden layer, not 2; mlp can have several
 --model lenet --rate 0.5       lenet has no --rate; use --model dropout-cnn
 --model dropout-cnn --rate 1   dropout rate
 --recipe cake                  there is no recipe 'cake'; the recipes are softmax-sgd, softmax-momentum
---epochs -1                    epochs must be a whole number from 0 on, not -1
+--epochs -1                    epochs must be a whole number of at least 0, not -1
 --epochs                       argument --epochs: expected one argument
---limit 0                      limit must be a whole number from 1 on, not 0
+--limit 0                      limit must be a whole number of at least 1, not 0
 --hold-out 1497                of 1,497 training images 1 to all but one can be held out, not 1,497
---save-every -1                save every must be a whole number from 0 on, not -1
+--save-every -1                save every must be a whole number of at least 0, not -1
 --timeout 0                    timeout must be
 --data nowhere                 nowhere:
 --data .                       train-images-idx3-ubyte

@@ -174,7 +174,7 @@ def make_arguments(model, options):
     check_options("model", model, options, {name: make().arguments for name, make in MODELS.items()})
     for name in ("hidden", "filters", "kernels"):
         if name in options and min(options[name]) < 1:
-            raise ValueError(f"{name} must be whole numbers from 1 on, not {' '.join(map(str, options[name]))}")
+            raise ValueError(f"{name} must be whole numbers of at least 1, not {' '.join(map(str, options[name]))}")
     if "hidden" in options and model != "mlp":
         if len(options["hidden"]) > 1:
             raise ValueError(f"{model} has one hidden layer, not {len(options['hidden'])}; mlp can have several")

@@ -1,6 +1,9 @@
-"""Functions of arrays, recorded once and replayed as static graphs: the same operations without Python between them.
+"""Functions of arrays, recorded once and replayed as graphs.
 
-`Replay` is for functions that return new arrays, such as a loss, with gradients. `replay_step` is for update rules.
+A graph is MXNet's list of the operations that a function executed. MXNet runs it without Python between the operations,
+with the same results and several times as fast. It knows its inputs by name, and an array has a name only if it is
+marked, by attach_grad or mark_variables. `Replay` is for functions that return new arrays, such as a loss, with
+gradients. `replay_step` is for update rules, which change their arguments.
 """
 
 from __future__ import annotations
@@ -38,10 +41,10 @@ class Replay:
         """((graph, its arguments: the number of an input, or an array), the results of this first run)"""
         traced = [x.copy() for x in inputs]
         for array in (*traced, *CONSTANTS.values()):
-            array.attach_grad("null")  # again, as a backward outside graphs removes the mark
+            array.attach_grad("null")  # a name without a gradient; also for constants, which a plain backward unmarks
         with autograd.record(train_mode=autograd.is_training()):
             first, *others = self.function(*traced)
-            results = [first, *map(nd.stop_gradient, others)]  # without this, backward would add up zeros for them
+            results = [first, *map(nd.stop_gradient, others)]  # or the graph would compute gradients of them, too
             known = {name_of(array): array for array in (*self.parameters, *CONSTANTS.values())}
             known.update({name_of(array): number for number, array in enumerate(traced)})
             return build_graph(results, known), results
@@ -59,7 +62,7 @@ def replay_step(optimizer, w, g, hyper):
 
 
 def replay_in_place(function, arrays):
-    """function(*arrays) as one call without arguments. It may write into its arrays, by += −= ∗= /= alone."""
+    """function(*arrays) as one call without arguments. It may write into its arrays, only by += -= *= /=."""
     traced = [Tracked(a.copy()) for a in arrays]
     for array in traced:
         array.attach_grad("null")
@@ -78,11 +81,12 @@ class Tracked(nd.NDArray):
     changed = False
 
     def __init__(self, array):
-        super().__init__(array.handle)
+        super().__init__(array.handle)  # MXNet's pointer to the data, which must have one owner
         array.handle = None
 
     def become(self, array):
-        self.handle, array.handle, self.changed = array.handle, self.handle, True
+        self.handle, array.handle = array.handle, self.handle
+        self.changed = True
         return self
 
     def __iadd__(self, other):
@@ -105,8 +109,9 @@ def name_of(array):
 
 def build_graph(results, known):
     """(A static graph that computes recorded arrays, its arguments), the latter looked up by name in `known`."""
-    rows = [nd.reshape(array, shape=(-1,)) for array in results]
-    symbol = autograd.get_symbol(nd.concat(*rows, dim=0)).get_children().get_children()  # from the rows to the results
+    # MXNet gives the graph of one array only: join all results, then step back past concat and reshape.
+    joined = nd.concat(*[nd.reshape(array, shape=(-1,)) for array in results], dim=0)
+    symbol = autograd.get_symbol(joined).get_children().get_children()
     names = symbol.list_inputs()
     if not set(names) <= set(known):
         raise ValueError(

@@ -107,7 +107,7 @@ def set_environment(role):
         raise ValueError(f"dist_sync needs {', '.join(missing)} in the environment; scripts/launch.py sets them")
     for name in ADDRESS[1:]:
         if not os.environ[name].isdigit() or int(os.environ[name]) < 1:
-            raise ValueError(f"{name} must be a whole number from 1 on, not {os.environ[name]!r}")
+            raise ValueError(f"{name} must be a whole number of at least 1, not {os.environ[name]!r}")
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     os.environ["DMLC_ROLE"] = role

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -34,17 +33,18 @@ def make_forward(model, compile=True):
 
 def evaluate_shares(forwards, shares):
     """`sum_results` of every batch. shares[i] yields batches, or None, on device i; forwards[i] runs them."""
-
-    def results(forward, batches):
-        return (batch and BatchResult(*forward(*batch), batch[1]) for batch in batches)
-
-    batches = zip(*map(results, forwards, shares))
-    chunks = iter(lambda: list(itertools.islice(batches, READ)), [])
-    return np.concatenate([sum_results([]), *map(sum_results, chunks)])
+    tables, unread = [], []
+    for batch in zip(*shares):  # the shares of one batch
+        pairs = zip(forwards, batch)
+        unread.append([BatchResult(*forward(*share), share[1]) if share else None for forward, share in pairs])
+        if len(unread) == READ:
+            tables.append(sum_results(unread))
+            unread = []
+    return np.concatenate([*tables, sum_results(unread)])
 
 
 def sum_results(batches):
-    """(batches, 3): examples, sum of their losses, number correct. Each batch is a list of a BatchResult per share."""
+    """An array (batches, 3): examples, sum of losses, number correct. A batch is a list of BatchResult or None."""
     found = [(number, result) for number, results in enumerate(batches) for result in results if result]
     if not found:
         return np.zeros((len(batches), 3))

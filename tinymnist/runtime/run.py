@@ -43,7 +43,8 @@ class Run:
         self.position, self.history = Position(), []
         self.stop = False  # set it, and the run ends at the next batch from which it can be resumed
         self.stop_agreed = False  # the same, once all workers know; see LossReader
-        self.id, self.locked = os.urandom(8).hex(), None  # whose checkpoints these are; the directory that is locked
+        self.id = os.urandom(8).hex()  # tells this run's checkpoints from those of others
+        self.locked = None  # the directory that is locked while the run trains
         self.train_split = Split(*(array[: settings.limit] for array in data.train))
         contexts = devices.find_devices(settings.device)
         if model.weights is None:
@@ -51,8 +52,8 @@ class Run:
         elif model.weights.context != contexts[0]:
             weights = model.weights.as_in_context(contexts[0])
             model.allocate(contexts[0], weights.dtype).weights[:] = weights
-        for split in (data.train, data.test):
-            check_split(model, split, data.name)
+        check_split(model, data.train, f"the training data of {data.name}")
+        check_split(model, data.test, f"the test data of {data.name}")
         if settings.normalize:
             model.mean, model.std = pixel_statistics(self.train_split.images)
             if not model.std:
@@ -63,10 +64,11 @@ class Run:
         how = {"alter": augment.alter if settings.augment else None, "compile": settings.compile}
         self.shares = self.exchange.shares()
         self.steps = [
-            Step(*twins, self.train_split, settings.batch_size, share=share, **how)
-            for *twins, share in zip(models, optimizers, self.shares)
+            Step(twin, rule, self.train_split, settings.batch_size, share=share, **how)
+            for twin, rule, share in zip(models, optimizers, self.shares)
         ]
-        self.test_batches = [make_batches(data.test, BATCH * self.shares[0][1], context) for context in contexts]
+        batch_size = BATCH * len(contexts) * self.exchange.workers  # BATCH for each device
+        self.test_batches = [make_batches(data.test, batch_size, context) for context in contexts]
 
     def __repr__(self):
         where = f"{self.position.epoch} of {self.settings.epochs} epochs"
@@ -132,7 +134,7 @@ class Run:
         after every epoch. Raises Diverged if a loss or a weight is not finite, DataError if saving fails.
         """
         if save_every < 0:
-            raise ValueError(f"save every must be a whole number from 0 on, not {save_every!r}")
+            raise ValueError(f"save every must be a whole number of at least 0, not {save_every!r}")
         self.exchange.synchronize_start(
             self.task, zip(*([step.model.weights, *step.optimizer.state] for step in self.steps))
         )
@@ -159,18 +161,17 @@ class Run:
         batches = [share_batches(s.batches, order, s.share, start=position.batch, seed=seed) for s in self.steps]
         for shares in zip(*batches):  # one batch, divided among the devices
             if self.can_resume_here():
-                if self.stopping or saver.is_due():
-                    reader.read()
+                saver.before_batch(reader)
                 if self.stopping:
                     return False
-                saver.before_batch()
                 if has_dropout(self.model):
                     reseed_dropout(*seed, position.batch, self.exchange.rank)
             size = min(settings.batch_size, n - position.batch * settings.batch_size)
-            results = [
-                step.compute_gradient(share, size) for step, share in zip(self.steps, shares)
-            ]  # forward, backward
+            # forward and backward
+            results = [step.compute_gradient(share, size) for step, share in zip(self.steps, shares)]
+            # the sum over all devices and workers
             self.exchange.sum([step.model.gradients for step in self.steps])
+            # update
             for step in self.steps:
                 step.update(hyper)
             position.batch += 1
@@ -183,17 +184,26 @@ class Run:
 
     def finish_epoch(self):
         """Evaluate the test set, add this epoch to the history, and move the position to the next."""
-        shares = [
-            share_batches(b, np.arange(len(self.data.test.labels)), s) for b, s in zip(self.test_batches, self.shares)
-        ]
-        test = average(self.exchange.total(evaluate_shares([step.forward for step in self.steps], shares)))
-        position, interval = self.position, self.settings.log_interval
+        position, order = self.position, np.arange(len(self.data.test.labels))
+        shares = [share_batches(batches, order, share) for batches, share in zip(self.test_batches, self.shares)]
+        table = self.exchange.total(evaluate_shares([step.forward for step in self.steps], shares))
+        test_loss, test_accuracy = average(table)
         sizes, losses, correct = np.array(position.seen).T
-        examples = (position.epoch * len(self.train_split.labels) + np.cumsum(sizes)).astype(int)
-        curve = [[n, loss] for n, loss in zip(examples.tolist(), losses.tolist())][interval - 1 :: interval]
-        train = float(np.average(losses, weights=sizes)), float(correct.sum() / sizes.sum())
-        seconds, lr = round(position.seconds, 3), self.hyper.get("lr")
-        self.history.append(Epoch(position.epoch + 1, lr, *train, *test, curve, seconds, position.speed))
+        examples = position.epoch * len(self.train_split.labels) + np.cumsum(sizes)
+        curve = [[int(n), loss] for n, loss in zip(examples, losses.tolist())]
+        interval = self.settings.log_interval
+        epoch = Epoch(
+            epoch=position.epoch + 1,
+            lr=self.hyper.get("lr"),
+            loss=float(np.average(losses, weights=sizes)),
+            train_accuracy=float(correct.sum() / sizes.sum()),
+            test_loss=test_loss,
+            test_accuracy=test_accuracy,
+            curve=curve[interval - 1 :: interval],
+            seconds=round(position.seconds, 3),
+            speed=position.speed,
+        )
+        self.history.append(epoch)
         self.position = Position(epoch=position.epoch + 1)
 
 
@@ -216,12 +226,13 @@ class Saver:
     def __init__(self, run, directory, every):
         self.run, self.directory, self.every, self.saved = run, directory, every, run.position.batch
 
-    def is_due(self):
-        return self.every and self.run.position.batch - self.saved >= self.every
-
-    def before_batch(self):
-        if self.is_due():
-            self.saved = self.run.position.batch
+    def before_batch(self, reader):
+        position = self.run.position
+        is_due = self.every and position.batch - self.saved >= self.every
+        if is_due or self.run.stopping:
+            reader.read()  # completes position.seen, which is saved
+        if is_due and not self.run.stopping:
+            self.saved = position.batch
             if self.directory:
                 self.run.save(self.directory)
 
@@ -233,7 +244,8 @@ class LossReader:
     """
 
     def __init__(self, run):
-        self.run, self.unread, self.began = run, [], time.perf_counter() - run.position.seconds
+        self.run, self.unread = run, []
+        self.began = time.perf_counter() - run.position.seconds  # as if this epoch had never been interrupted
 
     def after_batch(self, results):
         self.unread.append(results)
@@ -281,8 +293,8 @@ def resume(directory, data=None, *, model=None, **changes):
     for a model that is not one of tinymnist's own. Raises DataError if there is no usable checkpoint, or for other
     data; ValueError for a setting that cannot change.
     """
-    saved, vectors, rest = checkpoint.load(directory, model)
-    before = Settings(**rest["settings"])
+    model, vectors, state = checkpoint.load(directory, model)
+    before = Settings(**state["settings"])
     settings = dataclasses.replace(before, **{"kvstore": "local", **changes})
     for name in set(changes) - {"epochs", "device", "kvstore", "timeout", "log_interval", "compile"}:
         old, new = getattr(before, name), getattr(settings, name)
@@ -290,15 +302,16 @@ def resume(directory, data=None, *, model=None, **changes):
             raise ValueError(
                 f"{directory} began with {name.replace('_', ' ')} {old!r} and cannot continue with {new!r}"
             )
-    if rest["epoch"] + (rest["batch"] > 0) > settings.epochs:
-        raise ValueError(f"{directory} is in epoch {rest['epoch'] + 1} already and cannot end after {settings.epochs}")
-    data = data or load(rest["where"])
-    if rest["data"] != data.fingerprint:
-        raise DataError(f"{directory} began with other data ({rest['source']}) than {data.source}")
-    run = Run(saved, Optimizer(rest["rule"], **rest["hyper"]), data, settings)
+    begun = state["epoch"] + 1 if state["batch"] else state["epoch"]
+    if begun > settings.epochs:
+        raise ValueError(f"{directory} is in epoch {state['epoch'] + 1} already and cannot end after {settings.epochs}")
+    data = data or load(state["where"])
+    if state["data"] != data.fingerprint:
+        raise DataError(f"{directory} began with other data ({state['source']}) than {data.source}")
+    run = Run(model, Optimizer(state["rule"], **state["hyper"]), data, settings)
     for step in run.steps:
         for own, vector in zip(step.optimizer.state, vectors):
             own[:] = vector.as_in_context(own.context)
-    run.id, run.position = rest["id"], Position(**{f.name: rest[f.name] for f in dataclasses.fields(Position)})
-    run.history = [Epoch(**epoch) for epoch in rest["history"]]
+    run.id, run.position = state["id"], Position(**{f.name: state[f.name] for f in dataclasses.fields(Position)})
+    run.history = [Epoch(**epoch) for epoch in state["history"]]
     return run

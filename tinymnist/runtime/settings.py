@@ -1,4 +1,4 @@
-"""What decides a run, where it stands, and what it has seen."""
+"""Settings: what decides a run. Position: where it stands. Epoch: the results of one epoch."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Settings:
     batch_size: int = 100
     device: str = "cpu"
     kvstore: str = "local"  # or "dist_sync": every batch is divided among several machines, see machines.py
-    timeout: float = 60  # seconds without a sign of life after which "dist_sync" gives up another process
+    timeout: float = 60  # seconds without a sign of life after which "dist_sync" counts another process as dead
     seed: int = 0
-    limit: int | None = None  # train on the first so many images only
+    limit: int | None = None  # train on the first `limit` images only
     normalize: bool = False  # shift and scale pixels to mean 0 and standard deviation 1 over the training set
     augment: bool = False  # shift, rotate, scale and bend training images a little, anew in every epoch
     lr_decay: float = 1.0
@@ -32,9 +32,9 @@ class Settings:
         for name, low in {"epochs": 0, "batch_size": 1, "seed": 0, "log_interval": 1}.items():
             value = getattr(self, name)
             if not isinstance(value, int) or value < low:
-                raise ValueError(f"{name.replace('_', ' ')} must be a whole number from {low} on, not {value!r}")
+                raise ValueError(f"{name.replace('_', ' ')} must be a whole number of at least {low}, not {value!r}")
         if self.limit is not None and (not isinstance(self.limit, int) or self.limit < 1):
-            raise ValueError(f"limit must be a whole number from 1 on, not {self.limit!r}")
+            raise ValueError(f"limit must be a whole number of at least 1, not {self.limit!r}")
         if self.kvstore not in ("local", "dist_sync"):
             raise ValueError(f"there is no kvstore {self.kvstore!r}; they are local and dist_sync")
         if not SHORTEST <= self.timeout < math.inf:
@@ -48,17 +48,20 @@ class Position:
     """Where a run stands, between two batches."""
 
     epoch: int = 0  # complete epochs
-    batch: int = 0  # complete batches of the epoch after them
-    seen: list = dataclasses.field(default_factory=list)  # of these batches: [examples, mean loss, number correct]
-    seconds: float = 0.0  # that they took
-    speed: list = dataclasses.field(default_factory=list)  # images per second, one number for each log interval
+    batch: int = 0  # complete batches of the present epoch
+    seen: list = dataclasses.field(
+        default_factory=list
+    )  # of its batches: [examples, mean loss, number correct]
+    seconds: float = 0.0  # of training in this epoch
+    speed: list = dataclasses.field(default_factory=list)  # of its log intervals, in images per second
 
 
 @dataclasses.dataclass(frozen=True)
 class Epoch:
-    """After an epoch: loss and train_accuracy over the examples as they were seen, test_… over the test set after it.
+    """The results of an epoch. loss and train_accuracy were measured during the epoch, while the weights changed.
 
-    `curve` has [examples seen since the beginning, loss of that batch], `speed` images per second, per log interval.
+    test_loss and test_accuracy were measured after it. Once per log interval, `curve` has [examples seen in all epochs,
+    loss of the batch], and `speed` has images per second.
     """
 
     epoch: int

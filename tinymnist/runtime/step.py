@@ -13,18 +13,21 @@ from tinymnist.network import Sequential
 from tinymnist.runtime.graph import replay_step
 from tinymnist.runtime.metrics import BatchResult, make_forward
 
-TAKEN = 64  # batches that are taken from the data at once, as one `take` of many rows costs less than many of few
-RESEED = 16  # a model with dropout gets a new seed every so many batches; there it can stop, and resume bit for bit
+TAKEN = 64  # batches that are taken from the data at once: one `take` of many examples costs less than many of few
+RESEED = 16  # batches after which a model with dropout gets a new seed; a run can be resumed at these batches only
 
 
 class Step:
-    """A model and its optimizer on one device. All devices divide each batch, and have the same weights after it."""
+    """A model and its optimizer on one device. All devices divide each batch, and have the same weights after it.
+
+    share = (number, shares): this device has part number `number` of `shares` parts of every batch.
+    """
 
     def __init__(self, model, optimizer, split, batch_size, *, share=(0, 1), alter=None, compile=True):
         self.model, self.optimizer, self.compile, self.share = model, optimizer, compile, share
         self.batches = make_batches(split, batch_size, model.weights.context, alter)
         self.forward = make_forward(model, compile)
-        self.updates = {}
+        self.update_hyper, self.replay_update = None, None  # the update as a graph, and its hyper-parameters
         optimizer.allocate(model.weights)
 
     def compute_gradient(self, batch, size):
@@ -45,10 +48,9 @@ class Step:
         weights, gradients = self.model.weights, self.model.gradients
         if not self.compile:
             return self.optimizer.step(weights, gradients, **hyper)
-        key = tuple(hyper.items())
-        if key not in self.updates:  # also when the learning rate changes
-            self.updates = {key: replay_step(self.optimizer, weights, gradients, hyper)}
-        return self.updates[key]()
+        if hyper != self.update_hyper:  # the first step, or a new learning rate
+            self.update_hyper, self.replay_update = hyper, replay_step(self.optimizer, weights, gradients, hyper)
+        return self.replay_update()
 
 
 def share_batches(batches, order, share, *, start=0, seed=()):
@@ -56,20 +58,26 @@ def share_batches(batches, order, share, *, start=0, seed=()):
 
     `share` is (number, shares). Altered images draw from numpy's generator of (*seed, number of the batch, share).
     """
-    (number, shares), size = share, batches.batch_size
+    number, shares = share
+    size = batches.batch_size
     wholes = [order[begin : begin + size] for begin in range(start * size, len(order), size)]
     parts = [whole[len(whole) * number // shares : len(whole) * (number + 1) // shares] for whole in wholes]
     if isinstance(batches, HostBatches):
-        for i, rows in enumerate(parts, start):
-            yield batches.take(rows, (*seed, i, number)) if len(rows) else None
-        return
+        seeds = [(*seed, batch, number) for batch in range(start, start + len(parts))]
+        return (batches.take(part, s) if len(part) else None for part, s in zip(parts, seeds))
+    return take_groups(batches, parts)
+
+
+def take_groups(batches, parts):
+    """The examples of each part, taken from the data for many parts at once, and then cut into slices."""
     for first in range(0, len(parts), TAKEN):
-        group, end = parts[first : first + TAKEN], 0
+        group = parts[first : first + TAKEN]
         if any(map(len, group)):
             images, labels = batches.take(np.concatenate(group))
-        for rows in group:
-            begin, end = end, end + len(rows)
-            yield (images[begin:end], labels[begin:end]) if len(rows) else None
+        end = 0
+        for part in group:
+            begin, end = end, end + len(part)
+            yield (images[begin:end], labels[begin:end]) if len(part) else None
 
 
 def copy_model(model, device):
@@ -87,4 +95,4 @@ def has_dropout(model):
 def reseed_dropout(seed, epoch, batch, worker):
     """Seed MXNet's generator from the position, as its state cannot be saved. Each worker drops other units."""
     numbers = (seed, epoch, batch, worker) if worker else (seed, epoch, batch)
-    mx.random.seed(int(np.random.SeedSequence(numbers).generate_state(1)[0] >> 1))
+    mx.random.seed(int(np.random.SeedSequence(numbers).generate_state(1)[0] >> 1))  # 31 bits, as MXNet takes an int
