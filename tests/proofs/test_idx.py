@@ -173,7 +173,7 @@ IMPOSSIBLE = ((BIG, BIG), (0, BIG, BIG, BIG), (1 << 30, 1 << 30), (1,) * 33)
         (GZIP[:-4] + b"\1" * 4, "the gzip file is damaged: Incorrect length of data produced"),
         (GZIP + b"x", "the gzip file is damaged: Not a gzipped file"),
         (GZIP[:10] + b"\xff" * 20, "the gzip file is damaged: Error -3 while decompressing data"),
-        *((compress(header(n)), f"cannot be trusted to contain {n:,} bytes") for n in (1 << 20, 1 << 30)),
+        (compress(header(1 << 30)), "cannot be trusted to contain 1,073,741,824 bytes"),
     ],
 )
 def test_every_defect_is_one_sentence_that_begins_with_the_name(tmp_path, content, sentence):
