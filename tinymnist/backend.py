@@ -1,10 +1,40 @@
-"""MXNet, imported in this one place: `from tinymnist.backend import autograd, mx, nd`."""
+"""MXNet, imported in this one place, with help for newer numpys and processors: `from tinymnist.backend import nd`."""
 
-import numpy
+import os
+import sys
+from pathlib import Path
 
-numpy.bool = bool  # MXNet 1.9.1 asks for it at import; numpy 1.24 to 1.26 no longer have it
-
-import mxnet as mx  # noqa: E402
-from mxnet import autograd, nd  # noqa: E402
+import numpy.fft  # numpy before MXNet: its own OpenBLAS reads OPENBLAS_CORETYPE, too, and chooses better by itself
+import numpy.random
 
 __all__ = ["autograd", "mx", "nd"]
+cpu, settings, find_name = Path("/proc/cpuinfo"), {}, numpy.__getattr__
+if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+    settings["GOMP_SPINCOUNT"] = "1000"  # a thread that waits soon leaves its core to other processes
+if "OPENBLAS_CORETYPE" not in os.environ and cpu.exists() and {"avx2", "fma"} <= set(cpu.read_text().split()):
+    settings["OPENBLAS_CORETYPE"] = "Haswell"  # MXNet's OpenBLAS does not recognize newer processors
+
+
+def find_name_for_mxnet(name):
+    """numpy calls this for a name that it does not have. MXNet only re-exports such names: None is enough for it."""
+    if sys._getframe(1).f_globals.get("__name__", "").startswith("mxnet."):
+        return bool if name == "bool" else None
+    return find_name(name)
+
+
+try:
+    os.environ.update(settings)  # MXNet's libraries read it while they are loaded
+    numpy.__getattr__ = find_name_for_mxnet
+    import mxnet as mx
+    from mxnet import autograd, nd
+except (ImportError, OSError, RuntimeError) as error:
+    advice = "type: pip install requests setuptools && pip install --no-deps mxnet==1.9.1"
+    if "libarmpl" in str(error):
+        advice = "read docs/AARCH64.md"
+    elif "libgomp" in str(error) or "libquadmath" in str(error):
+        advice = "type: apt-get install libgomp1 libquadmath0"
+    raise ImportError(f"MXNet cannot be imported ({' '.join(str(error).split())}); {advice}") from None
+finally:
+    numpy.__getattr__ = find_name
+    for name in settings:
+        del os.environ[name]
