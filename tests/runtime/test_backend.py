@@ -1,0 +1,98 @@
+"""tinymnist/backend.py: what it changes for MXNet, what it leaves alone, and what it says when MXNet is broken."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = ("OPENBLAS_CORETYPE", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+
+
+def run(code, path="", **settings):
+    """(stdout, stderr) of a new Python process with these environment variables, and with `path` on its module path."""
+    others = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+    environment = {**others, **settings, "PYTHONPATH": f"{path}{os.pathsep}{ROOT}"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, text=True, capture_output=True, timeout=300)
+    return done.stdout, done.stderr
+
+
+def loaded_settings(code, **settings):
+    """What the libraries of a new process chose: the kernel of each OpenBLAS, and each libgomp's GOMP_SPINCOUNT."""
+    _, text = run(code, OPENBLAS_VERBOSE="2", OMP_DISPLAY_ENV="VERBOSE", **settings)
+    return re.findall(r"Core: (\w+)", text), {*re.findall(r"GOMP_SPINCOUNT = '(\w+)'", text)}
+
+
+def test_the_import_leaves_numpy_and_the_environment_as_they_were(tmp_path):
+    (tmp_path / "scipy").mkdir()  # MXNet imports scipy.stats, which must not find numpy changed either
+    (tmp_path / "scipy" / "__init__.py").touch()
+    (tmp_path / "scipy" / "stats.py").write_text("import numpy\nprint(hasattr(numpy, 'NoSuchName'))")
+    code = """
+import os, numpy
+before = numpy.__getattr__, numpy.__dict__.get("bool"), {**os.environ}
+import tinymnist
+print((numpy.__getattr__, numpy.__dict__.get("bool"), {**os.environ}) == before, hasattr(numpy, "NoSuchName"))
+import matplotlib.figure, numpy.ma
+matplotlib.figure.Figure().subplots().plot(numpy.ma.masked_less([1, 2, 3], 2))
+print(numpy.random.RandomState(0).randint(2), numpy.fft.fft([1]).real)
+"""
+    assert run(code, tmp_path) == ("False\nTrue False\n0 [1.]\n", "")
+
+
+def test_mxnet_uses_the_fast_kernels_and_numpy_chooses_its_own():
+    flags = Path("/proc/cpuinfo").read_text().split() if Path("/proc/cpuinfo").exists() else []
+    if not {"avx2", "fma"} <= {*flags}:
+        pytest.skip("this processor has no AVX2")
+    own, _ = loaded_settings("import numpy")
+    kernels, spins = loaded_settings("import tinymnist")
+    assert kernels[: len(own) + 1] == [*own, "Haswell"] and spins == {"1000"}
+
+
+def test_the_settings_of_the_user_stay():
+    kernels, spins = loaded_settings("import tinymnist", OPENBLAS_CORETYPE="Nehalem", GOMP_SPINCOUNT="77")
+    assert {*kernels} == {"Nehalem"} and spins == {"77"}
+    assert loaded_settings("import tinymnist", OMP_WAIT_POLICY="passive")[1] == {"0"}
+
+
+ABSENT = "cannot open shared object file: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    "mxnet, sentence",
+    [
+        (
+            "raise ModuleNotFoundError('No module named \\'mxnet\\'')",
+            "MXNet cannot be imported (No module named 'mxnet'); "
+            "type: pip install requests setuptools && pip install --no-deps mxnet==1.9.1",
+        ),
+        (
+            f"raise OSError('libarmpl_lp64_mp.so: {ABSENT}')",
+            f"MXNet cannot be imported (libarmpl_lp64_mp.so: {ABSENT}); read docs/AARCH64.md",
+        ),
+        (
+            f"raise OSError('libquadmath.so.0: {ABSENT}')",
+            f"MXNet cannot be imported (libquadmath.so.0: {ABSENT}); type: apt-get install libgomp1 libquadmath0",
+        ),
+        (
+            "raise RuntimeError('Cannot find the MXNet library.\\nList of candidates:\\nlibmxnet.so')",
+            "MXNet cannot be imported (Cannot find the MXNet library. List of candidates: libmxnet.so); "
+            "type: pip install requests setuptools && pip install --no-deps mxnet==1.9.1",
+        ),
+    ],
+)
+def test_a_missing_or_broken_mxnet_is_one_sentence(tmp_path, mxnet, sentence):
+    (tmp_path / "mxnet.py").write_text(mxnet)
+    code = """
+import os, numpy
+before = numpy.__getattr__, {**os.environ}
+try:
+    import tinymnist
+finally:
+    print((numpy.__getattr__, {**os.environ}) == before)
+"""
+    output, error = run(code, tmp_path)
+    assert output == "True\n"
+    assert error.splitlines()[-1] == f"ImportError: {sentence}" and error.count("Error: ") == 1
