@@ -60,7 +60,8 @@ def prepare_tinymnist(contender, workload, data, peer):
     name, arguments, rule, size = WORKLOADS[workload]
     model = tm.models.MODELS[name](**arguments).initialize(0)
     if workload == LOAD:
-        return lambda: next(iter(tm.Batches(tm.load(data).train, size, model.weights.context))), nd.waitall
+        rows = np.arange(size)
+        return lambda: next(tm.Batches(tm.load(data).train, size, model.weights.context).epoch(rows)), nd.waitall
     loaded = tm.load(data)
     first = tm.Split(*(array[:size] for array in loaded.train))
     images, labels = loaded.test if workload == PREDICT else first
@@ -68,7 +69,7 @@ def prepare_tinymnist(contender, workload, data, peer):
         np.savez(peer, images=images, labels=labels, **{key: w.asnumpy() for key, w in model.parameters.items()})
     split = loaded.train if workload == EPOCH else first
     step = Step(model, tm.Optimizer(rule, **HYPER[rule]), split, size, compile=contender == OURS)
-    batch = next(iter(step.batches))
+    batch = next(step.batches.epoch(np.arange(size)))
 
     def train(batch):
         step.compute_gradient(batch, len(batch[1]))

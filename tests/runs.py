@@ -62,9 +62,6 @@ def bits(run):
     )
 
 
-begun, stopping = make_run, stop_at  # old names, until all tests use the new ones
-
-
 def check_close(run, expected, atol):
     """Both runs have the same weights, states and history, within rounding errors."""
     arrays = [array.asnumpy() for array in (expected.model.weights, *expected.optimizer.state)]

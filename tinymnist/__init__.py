@@ -1,8 +1,15 @@
 """tinymnist: handwritten-digit classifiers trained with MXNet ndarray arithmetic and autograd.
 
-The files in this folder are a lesson. Read them in this order: backend, idx, batches (the data); windows, ops (the
-operations); loss; init, network, layers, models (the network); optim (the update rules); train (the loop). The
-subpackages are for use rather than for reading: runtime (fast, resumable, distributed training), datasets, experiments.
+The files in this folder are a lesson. Read them in this order: idx, batches (the data); windows, ops (the operations);
+loss; init, network, layers, models (the network); optim (the update rules); train (the loop). The subpackages are for
+use rather than for reading: runtime (fast, resumable, distributed training), datasets, experiments.
+
+MXNet's words that one must know:
+    nd                       arrays, much like numpy's. Each lies on a context (ctx): the CPU or a GPU.
+    autograd.record()        MXNet writes down the operations inside this block, and dropout is on.
+    loss.backward()          goes back through them and fills the gradients,
+    mark_variables([w], [g]) which are those of w, written into g. attach_grad is the same with a new g.
+    stop_gradient(x)         is x, taken as a constant.
 """
 
 from tinymnist import idx, init, layers, loss, models, ops, optim

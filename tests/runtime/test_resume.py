@@ -70,7 +70,7 @@ def test_saving_changes_nothing(data, directory):
     assert files == ["epoch-0001-batch-00032", "epoch-0002", "history.json"]  # with dropout, every 16 batches
 
 
-FIRST = """{"version": 1, "id": "7a680172160ec13e", "model": "softmax_regression", "mean": 0.0, "std": 1.0,
+FIRST = """{"version": 1, "id": "7a680172160ec13e", "model": "softmax_regression", "mean": 0.125, "std": 0.25,
     "arguments": {"classes": 10, "image": [1, 28, 28], "init": ["normal", 1.0]},
     "rule": "adagrad", "hyper": {"lr": 0.02, "eps": 1e-07}, "data": "12345678", "source": "", "where": "digits",
     "settings": {"epochs": 2, "batch_size": 10, "device": "cpu", "kvstore": "local", "timeout": 60, "seed": 3, "limit":
