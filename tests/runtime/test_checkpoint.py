@@ -9,6 +9,7 @@ import os
 import random
 import resource
 import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -142,10 +143,11 @@ def test_without_a_usable_checkpoint_resuming_is_refused(data, directory):
         with pytest.raises(tm.DataError, match=f"{found}; a saved run holds directories such as epoch-0001"):
             tm.resume(place, data)
     save_epochs(data, directory)
-    for path in directory.glob("epoch-*/run.json"):
-        path.write_bytes(b"[" * 100_000)
-    with pytest.raises(tm.DataError, match=r"epoch-0002: is damaged.*; .* holds no checkpoint that can be used"):
-        tm.resume(directory, data)
+    for content in (b"[" * 100_000, b"[]", b"{}", b"\xff"):
+        for path in directory.glob("epoch-*/run.json"):
+            path.write_bytes(content)
+        with pytest.raises(tm.DataError, match=r"epoch-0002: is damaged.*; .* holds no checkpoint that can be used"):
+            tm.resume(directory, data)
 
 
 def test_another_format_is_neither_read_nor_removed(data, directory):
@@ -414,10 +416,13 @@ def test_a_checkpoint_that_was_replaced_meanwhile_is_not_called_damaged(data, di
     assert state["epoch"] == 2 and not damaged
 
 
-def test_a_file_system_may_have_no_locks(data, directory, monkeypatch):
-    def unsupported(*_):
-        raise OSError(errno.ENOLCK, "No locks available")
+def test_a_file_system_may_be_unable_to_lock_and_to_sync_directories(data, directory, monkeypatch):
+    fsync = os.fsync
 
-    monkeypatch.setattr("fcntl.flock", unsupported)
+    def refuse(*_):
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    monkeypatch.setattr(os, "fsync", lambda file: (refuse if stat.S_ISDIR(os.fstat(file).st_mode) else fsync)(file))
     run = save_epochs(data, directory)
     assert bits(tm.resume(directory, data)) == bits(run)
