@@ -106,11 +106,9 @@ def test_host_batches_are_those_of_the_device(tmp_path, device, place, n, size):
     split, order = make_split(n), permutation(1, 2, n)
     host = HostBatches(make_split(n, tmp_path / "images") if place == "on disk" else split, size, device)
     ours = Batches(split, size, device)
-    assert len(host) == len(ours)
-    for found, expected in ((host, ours), (host.epoch(order), ours.epoch(order))):
-        assert all(same(*pair) for pair in itertools.zip_longest(found, expected))
+    assert all(same(*pair) for pair in itertools.zip_longest(host.epoch(order), ours.epoch(order)))
     for share in ((0, 1), (0, 3), (2, 3)):
-        for start in range(min(2, len(host))):
+        for start in (0, 1):
             found, expected = (share_batches(batches, order, share, start=start) for batches in (host, ours))
             assert all(same(*pair) for pair in itertools.zip_longest(found, expected))
 
@@ -131,7 +129,7 @@ def test_altered_batches_have_their_own_random_numbers(device):
         assert np.array_equal(labels.asnumpy(), split.labels[part])
     calls.clear()
     for _ in range(2):
-        next(iter(batches))
+        next(batches.epoch(order))
     assert calls[0] == calls[1]  # without a seed, too
 
 

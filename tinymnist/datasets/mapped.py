@@ -80,8 +80,8 @@ class HostBatches(Batches):
         self.batch_size, self.device, self.alter = batch_size, device, alter
         self.images, self.labels = split
 
-    def take(self, rows, seed=0):
-        images = read_rows(self.images, rows)
+    def take(self, numbers, seed=0):
+        images = read_rows(self.images, numbers)
         if self.alter is not None:
             images = self.alter(images, np.random.default_rng(seed))
-        return self.to_device(images[:, None]), self.to_device(np.asarray(self.labels[rows]))
+        return self.to_device(images[:, None]), self.to_device(np.asarray(self.labels[numbers]))
