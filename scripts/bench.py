@@ -5,8 +5,6 @@ processes take turns, and a ratio is the median over all rounds of two times fro
 with every number of threads in --threads (as OMP_NUM_THREADS), and the fastest number counts.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json
@@ -79,10 +77,8 @@ def prepare_tinymnist(contender, workload, data, peer):
         for batch in step.batches.epoch(permutation(0, 0, len(split.labels))):
             train(batch)
 
-    others = {PREDICT: lambda: tm.predict(model, images), EPOCH: train_epoch}
-    return others.get(
-        workload, lambda keep=loaded: train(batch)
-    ), nd.waitall  # all data stays in memory, as in training
+    work = {PREDICT: lambda: tm.predict(model, images), EPOCH: train_epoch}
+    return work.get(workload, lambda keep=loaded: train(batch)), nd.waitall  # the data stays in memory, as in training
 
 
 def prepare_gluon(contender, workload, data, peer):
@@ -195,7 +191,7 @@ def measure_products(workload):
     model, products = MODELS[name](**arguments), []
     shape = model.image
     for layer in model.layers:
-        parameters, shape = layer.shapes((math.prod(shape),) if layer.takes_vectors else shape)
+        parameters, shape = layer.plan((math.prod(shape),) if layer.takes_vectors else shape)
         if parameters:
             products.append(2 * size * math.prod(parameters["weight"]) * math.prod(shape[1:]) / 1e9)
     a = nd.random.normal(shape=(1024, 1024))
@@ -291,10 +287,9 @@ def print_table(report):
         for title in (title for title in CONTENDERS if title in results):
             found = results[title]
             times = "".join(f"{f(found['ms']):11.3f}" for f in (np.median, min, max))
-            ratios = "".join(
-                f"{r:9.2f}" if r else f"{'–':>9}" for r in (ratio(results, w, title) for w in (OURS, PLAIN))
-            )
-            print(f"  {title:24}{times}{found['mb']:9.0f}{found['threads']:9}{ratios}")
+            ratios = [ratio(results, other, title) for other in (OURS, PLAIN)]
+            columns = "".join(f"{r:9.2f}" if r else f"{'–':>9}" for r in ratios)
+            print(f"  {title:24}{times}{found['mb']:9.0f}{found['threads']:9}{columns}")
 
 
 def draw_chart(report):
@@ -388,18 +383,19 @@ def compare(args):
 
 def main(argv=None):
     data = os.environ.get("TINYMNIST_DATA") or os.path.expanduser("~/.mxnet/datasets/mnist")
-    formatter = argparse.ArgumentDefaultsHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=formatter)
+    threads = sorted({1, os.cpu_count() or 1})
+    description, details = __doc__.split("\n\n")
+    parser = argparse.ArgumentParser(description=description, epilog=details)
     add = parser.add_argument
-    add("--data", default=data, help="a directory with MNIST's four .gz files")
-    add("--rounds", type=int, default=5, help="how many turns every contender has")
-    add("--seconds", type=float, default=0.5, help="about how long a turn takes")
-    add("--threads", type=int, nargs="+", default=sorted({1, os.cpu_count() or 1}), help="numbers of threads to try")
-    add("--pixels", action="store_true", help="instead, print what an output pixel of conv2d costs as images grow")
-    add("--only", metavar="WORDS", help="only the workloads whose name contains these words")
-    add("--torch-python", default=sys.executable, metavar="PYTHON", help="a Python that can import PyTorch")
-    add("--json", metavar="FILE", help="write all figures to this file")
+    add("--data", metavar="DIR", default=data, help="a directory with MNIST's four .gz files; default: %(default)s")
+    add("--rounds", type=int, metavar="N", default=5, help="how many turns every contender has; default: 5")
+    add("--seconds", type=float, metavar="S", default=0.5, help="about how long a turn takes; default: 0.5")
+    add("--threads", type=int, metavar="N", nargs="+", default=threads, help="numbers of threads to try; default: 1 and all cores")
+    add("--only", metavar="WORDS", help="measure only the workloads whose names contain these words; default: all")
+    add("--torch-python", metavar="PYTHON", default=sys.executable, help="a Python that can import PyTorch; default: this one")
+    add("--json", metavar="FILE", help="write all results to this file")
     add("--plot", metavar="FILE", help="draw a bar chart in this file")
+    add("--pixels", action="store_true", help="measure only how long conv2d takes for each output pixel as images grow")
     add("--worker", help=argparse.SUPPRESS)
     add("--peer", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)

@@ -5,11 +5,12 @@ loss; init, network, layers, models (the network); optim (the update rules); tra
 use rather than for reading: runtime (fast, resumable, distributed training), datasets, experiments.
 
 MXNet's words that one must know:
-    nd                       arrays, much like numpy's. Each lies on a context (ctx): the CPU or a GPU.
-    autograd.record()        MXNet writes down the operations inside this block, and dropout is on.
-    loss.backward()          goes back through them and fills the gradients,
-    mark_variables([w], [g]) which are those of w, written into g. attach_grad is the same with a new g.
-    stop_gradient(x)         is x, taken as a constant.
+    nd                         arrays, much like numpy's; a slice is a view. A context (ctx) is the CPU or a GPU.
+    nd.take(x, i), nd.pick     x[i]; one element of every row. x.asnumpy(), x.asscalar(): as numpy's array, as a number.
+    mark_variables([w], [g])   w is an array whose gradient goes into g. attach_grad makes g itself.
+    autograd.record()          MXNet writes down the operations inside this block, and dropout is on.
+    loss.backward()            goes back through them, and fills the gradients of marked arrays.
+    stop_gradient(x)           x, taken as a constant.
 """
 
 from tinymnist import idx, init, layers, loss, models, ops, optim

@@ -31,7 +31,7 @@ class Batches:
         self.images, self.labels = map(self.to_device, split)
 
     def to_device(self, array):
-        """The array on the device; on the CPU without a copy."""
+        """The array on the device."""
         return nd.from_numpy(np.ascontiguousarray(array)).as_in_context(self.device)
 
     def epoch(self, order):

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-TYPES = {code: np.dtype(t) for code, t in {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}.items()}
+TYPES = dict(zip((8, 9, 11, 12, 13, 14), map(np.dtype, (">u1", ">i1", ">i2", ">i4", ">f4", ">f8"))))
 CODES = {dtype.name: code for code, dtype in TYPES.items()}
 GZIP = b"\x1f\x8b"  # the first two bytes of every gzip file, whatever its name
 
@@ -89,7 +89,7 @@ def read_data(stream, size):
     data = bytearray()
     while part := stream.read(min(1 << 20, size - len(data))):
         data += part
-    check_length(len(data) + len(stream.read(1)), size)  # one byte more: finds trailing bytes; gzip checks its sum
+    check_length(len(data) + len(stream.read(1)), size)  # tries one byte more: trailing bytes, or gzip's checksum
     return data
 
 
@@ -103,17 +103,14 @@ def check_length(found, size):
 @contextlib.contextmanager
 def report_errors(file):
     """Turn every error in the block into a DataError that begins with the file's name."""
-    name = str(getattr(file, "name", "the open file")) if hasattr(file, "read") else os.fspath(file)
+    name = getattr(file, "name", "the open file") if hasattr(file, "read") else os.fspath(file)
     try:
         yield
     except DataError as error:
         raise DataError(f"{name}: {error}") from error
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{name}: the gzip file is damaged: {error}") from error
-    except OSError as error:
-        raise DataError(f"{name}: cannot be read: {error.strerror or error}") from error
-    except MemoryError as error:
-        raise DataError(f"{name}: does not fit in memory") from error
+    except (EOFError, MemoryError, OSError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or str(error) or "it does not fit in memory"
+        raise DataError(f"{name}: cannot be read: {reason}") from error
 
 
 @contextlib.contextmanager

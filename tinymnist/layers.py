@@ -16,7 +16,7 @@ class Dense(Layer):
     def __init__(self, units):
         self.units = units
 
-    def shapes(self, shape):
+    def plan(self, shape):
         return {"weight": (self.units, *shape), "bias": (self.units,)}, (self.units,)
 
     def __call__(self, x):
@@ -30,7 +30,7 @@ class Conv2D(Layer):
         self.filters, self.kernel = filters, pair(kernel)
         self.options = {"stride": pair(stride), "pad": pair(pad), "dilate": pair(dilate)}
 
-    def shapes(self, shape):
+    def plan(self, shape):
         parameters = {"weight": (self.filters, shape[0], *self.kernel), "bias": (self.filters,)}
         return parameters, (self.filters, *count_windows(shape[1:], self.kernel, **self.options))
 
@@ -47,7 +47,7 @@ class MaxPool2D(Layer):
         self.kernel = pair(kernel)
         self.options = {"stride": self.kernel if stride is None else pair(stride), "pad": pair(pad)}
 
-    def shapes(self, shape):
+    def plan(self, shape):
         return {}, (shape[0], *count_windows(shape[1:], self.kernel, **self.options))
 
     def __call__(self, x):
@@ -77,14 +77,14 @@ class Dropout(Layer):
 
     def __init__(self, rate, *, channels=False):
         ops.dropout(nd.zeros((1,)), rate)  # raises ValueError for a rate out of range
-        self.rate, self.axes = rate, (1, 2) if channels else ()
+        self.rate, self.axes = rate, (1, 2) if channels else ()  # H and W share one draw
 
     def __call__(self, x):
         return ops.dropout(x, self.rate, axes=self.axes)
 
 
 class Flatten(Layer):
-    """(C, H, W, N) -> (N, C · H · W). The network flattens before each layer that takes vectors, so nothing is left."""
+    """(C, H, W, N) -> (N, C · H · W). The network has flattened already; this layer keeps Gluon's numbering."""
 
     takes_vectors = True
 

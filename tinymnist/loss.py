@@ -4,7 +4,8 @@ The logits z (N, K) are what the last layer returns: one number per example and 
 The labels (N,) are whole numbers from 0 to K − 1. softmax turns logits into probabilities p. The loss L is the mean of
 −log p at the label: small where the true class is probable. Its gradient is simple. With [true] = 1 and [false] = 0,
 
-    L = (1/N) Σ_n (log Σ_j e^z[n,j] − z[n, labels[n]]), ∂ log Σ_j e^z[n,j] / ∂z[n,k] = e^z[n,k] / Σ_j e^z[n,j] = p[n,k]
+    L = (1/N) Σ_n (log Σ_j e^z[n,j] − z[n, labels[n]])
+    ∂ log Σ_j e^z[n,j] / ∂z[n,k] = e^z[n,k] / Σ_j e^z[n,j] = p[n,k]
     so ∂L / ∂z[n,k] = (p[n,k] − [k = labels[n]]) / N
 
 autograd finds the same: test_the_gradient_is_softmax_minus_one_hot in tests/proofs/test_loss.py compares the two.
@@ -30,7 +31,7 @@ def softmax_cross_entropy(logits, labels):
     """−(1/N) Σ_n log p[n, labels[n]]: the mean of −log_softmax at the labels   Returns (1,)"""
     shifted, log_sum = shift_logits(logits)
     at_label = nd.pick(shifted, labels, keepdims=True)  # shifted[n, labels[n]]
-    return (log_sum - at_label).mean()  # log_softmax is computed only where it is needed
+    return (log_sum - at_label).mean()  # of −log p[n, labels[n]]; the rest of log_softmax is not needed
 
 
 def shift_logits(logits):
@@ -44,7 +45,7 @@ def shift_logits(logits):
 
 def is_correct(logits, labels):
     """1 where the largest logit is at the label, else 0; ties go to the lowest class   Returns (N,)"""
-    return logits.argmax(axis=1) == nd.cast(labels, dtype=np.dtype(logits.dtype).name)
+    return logits.argmax(axis=1) == nd.cast(labels, dtype=np.dtype(logits.dtype).name)  # == needs equal types
 
 
 def accuracy(logits, labels):

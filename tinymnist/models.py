@@ -34,16 +34,9 @@ def mlp(*, hidden=(128, 64), activation="relu", classes=10, image=(1, 28, 28), i
 
 @record_arguments
 def lenet(
-    *,
-    filters=(20, 50),
-    kernels=(5, 5),
-    hidden=500,
-    activation="tanh",
-    output_activation=None,
-    classes=10,
-    image=(1, 28, 28),
-    init=("xavier", 3.0),
-):
+    *, filters=(20, 50), kernels=(5, 5), hidden=500, activation="tanh", output_activation=None,
+    classes=10, image=(1, 28, 28), init=("xavier", 3.0)
+):  # fmt: skip
     """(conv → max-pool 2 → activation) twice → dense → activation → dense (→ output_activation, in one publication)
 
     Y. LeCun, L. Bottou, Y. Bengio, P. Haffner 1998. The publications put the activation before the pooling. For an
@@ -60,16 +53,9 @@ def lenet(
 
 @record_arguments
 def dropout_cnn(
-    *,
-    filters=(10, 20),
-    kernels=(5, 5),
-    hidden=50,
-    activation="relu",
-    rate=0.5,
-    classes=10,
-    image=(1, 28, 28),
-    init=("xavier", 3.0),
-):
+    *, filters=(10, 20), kernels=(5, 5), hidden=50, activation="relu", rate=0.5,
+    classes=10, image=(1, 28, 28), init=("xavier", 3.0)
+):  # fmt: skip
     """conv → max-pool 2 → activation → conv → channel dropout → max-pool 2 → activation
     → dense → activation → dropout → dense
 

@@ -18,19 +18,20 @@ class Layer:
 
     takes_vectors = False  # True: the network flattens images before this layer
 
-    def shapes(self, shape):
+    def plan(self, shape):
         """For an example of this shape: the shapes of the parameters by name, and the shape of the result."""
         return {}, shape
 
 
 class Sequential:
-    """Layers one after another. All parameters lie in one vector, `weights`, and all gradients in another, `gradients`.
+    """Layers one after another. All parameters lie in one vector, `weights`, all their gradients in `gradients`.
 
     `image` is the shape (C, H, W) of an example. `parameters` holds views of `weights` under Gluon's names: "0.weight"
     is the weight of layer 0. `init` is ("normal", σ), ("uniform", scale) or ("xavier", magnitude).
     Raises ValueError if the layers do not fit the image.
     """
 
+    name = "Sequential"
     mean, std = 0.0, 1.0  # of the training pixels, if they were normalized
 
     def __init__(self, *layers, image=(1, 28, 28), init=("xavier", 3.0)):
@@ -39,12 +40,14 @@ class Sequential:
         self.shapes = {}  # of the parameters
         self.functions = []  # what a batch passes through: layers, and changes of layout between them
         shape = self.image
+        if not layers[0].takes_vectors:
+            self.functions.append(windows.to_chwn)
         for number, layer in enumerate(layers):
             if layer.takes_vectors and len(shape) == 3:
                 self.functions += [windows.to_nchw, ops.flatten] if number else [ops.flatten]
                 shape = (math.prod(shape),)
-            shapes, shape = layer.shapes(shape)
-            self.shapes.update({f"{number}.{name}": size for name, size in shapes.items()})
+            parameters, shape = layer.plan(shape)
+            self.shapes.update({f"{number}.{name}": parameter for name, parameter in parameters.items()})
             self.functions.append(layer)
         if len(shape) == 3:
             self.functions.append(windows.to_nchw)
@@ -52,14 +55,11 @@ class Sequential:
         self.size = sum(map(math.prod, self.shapes.values()))
 
     def __repr__(self):
-        return f"{getattr(self, 'name', 'Sequential')} ({self.size:,} parameters)"
+        return f"{self.name} ({self.size:,} parameters)"
 
     def __call__(self, x):
         """x (N, C, H, W), bytes or scaled floats. Returns the logits (N, K)."""
-        if x.dtype == np.uint8:
-            x = self.scale(x)
-        if not self.layers[0].takes_vectors:
-            x = windows.to_chwn(x)
+        x = self.scale(x) if x.dtype == np.uint8 else x
         for function in self.functions:
             x = function(x)
         return x
@@ -67,7 +67,7 @@ class Sequential:
     def scale(self, images):
         """x = (bytes / 255 − mean) / std"""
         x = nd.cast(images, dtype=np.dtype(self.weights.dtype).name) * (1 / (255 * self.std))
-        return x - self.mean / self.std if self.mean else x
+        return x - (self.mean / self.std) if self.mean else x
 
     def allocate(self, device=None, dtype="float32"):
         """Give every layer its parameters, all zero, as views of one vector."""
@@ -89,8 +89,8 @@ class Sequential:
         """Allocate the parameters and draw the weights. Biases stay 0."""
         self.allocate(device, dtype)
         mx.random.seed(seed)
-        draw, number = getattr(initializers, self.init[0]), self.init[1]
+        draw, argument = getattr(initializers, self.init[0]), self.init[1]
         for name, value in self.parameters.items():
             if name.endswith("weight"):
-                value[:] = draw(value.shape, number, ctx=value.context, dtype=dtype)
+                value[:] = draw(value.shape, argument, ctx=value.context, dtype=dtype)
         return self

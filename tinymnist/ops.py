@@ -12,8 +12,8 @@ from tinymnist.backend import autograd, nd
 from tinymnist.windows import constant, index_table, pair
 
 
-def accept_both_layouts(op):
-    """`op`, which takes and returns (C, H, W, N), with the choice of a layout. Raises ValueError for any other."""
+def in_either_layout(op):
+    """Let `op`, which is written for (C, H, W, N), also take and return (N, C, H, W), the default."""
 
     @functools.wraps(op)
     def choose(x, *inputs, layout="NCHW", **options):
@@ -40,22 +40,22 @@ def add_bias(y, bias):
     return y + bias
 
 
-@accept_both_layouts
+@in_either_layout
 def conv2d(x, weight, bias=None, *, stride=1, pad=0, dilate=1):
     """y[n,f,p,q] = b[f] + Σ_cij W[f,c,i,j] x[n, c, p · stride + i · dilate − pad, q · stride + j · dilate − pad]
 
-    Pixel (i, j) of window (p, q), in channel c; x is 0 outside the image. x (N, C, H, W), weight (F, C, KH, KW),
-    bias (F,). Returns (N, F, OH, OW), see windows.count_windows. stride, pad and dilate are numbers or pairs (rows,
-    columns). Raises ValueError if no window fits.
+    i, j run over the pixels of a window, c over the channels; p, q over the windows. x is 0 outside the image.
+    x (N, C, H, W), weight (F, C, KH, KW), bias (F,). Returns (N, F, OH, OW), see windows.count_windows.
+    stride, pad and dilate are numbers or pairs (rows, columns). Raises ValueError if no window fits.
 
     windows.index_table, which has an example, lays all windows out as columns of one matrix. Then the convolution is
     one product (im2col; K. Chellapilla, S. Puri, P. Simard 2006). The bias is one more column of the weights; it
     multiplies a row of ones.
     """
+    x = windows.pad_images(x, pair(pad), 0.0)  # here x is (C, H, W, N)
     filters, _, *kernel = weight.shape
-    x = windows.pad_images(x, pair(pad), 0.0)
-    *image, n = x.shape  # (C, H, W), as everywhere in a function with accept_both_layouts
-    table = constant(index_table, *image, *kernel, *pair(stride), *pair(dilate), x.context)
+    *size, n = x.shape
+    table = constant(index_table, tuple(size), tuple(kernel), pair(stride), pair(dilate), x.context)
     if bias is None:
         bias = constant(nd.full, (filters,), 0, x.context, x.dtype)
     ones = constant(nd.full, (1, n), 1, x.context, x.dtype)
@@ -65,17 +65,17 @@ def conv2d(x, weight, bias=None, *, stride=1, pad=0, dilate=1):
     return nd.dot(matrix, columns).reshape((filters, *table.shape[1:], n))
 
 
-@accept_both_layouts
+@in_either_layout
 def max_pool2d(x, kernel, *, stride=None, pad=0):
     """y[n,c,p,q] = max over i < KH, j < KW of x[n, c, p · stride + i − pad, q · stride + j − pad]; x is −∞ outside.
 
     x (N, C, H, W). Returns (N, C, OH, OW), OH = ⌊(H + 2 pad − KH) / stride⌋ + 1; by default, stride is the kernel.
-    The gradient of equal elements goes to the first in the window. Raises ValueError if no window fits.
+    Of equal maxima, the first in the window gets the gradient. Raises ValueError if no window fits.
     """
     return reduce_windows(nd.maximum, x, kernel, stride, pad, float(np.finfo(x.dtype).min))
 
 
-@accept_both_layouts
+@in_either_layout
 def avg_pool2d(x, kernel, *, stride=None, pad=0):
     """As max_pool2d, with the mean over the window; the zeros of the padding count as pixels."""
     rows, columns = pair(kernel)
@@ -118,11 +118,11 @@ def dropout(x, rate, *, axes=()):
         raise ValueError(f"a dropout rate lies in [0, 1), not {rate}")
     if not autograd.is_training():
         return x
-    shared = x
+    like = x
     for axis in axes:
-        shared = nd.slice_axis(shared, axis=axis, begin=0, end=1)  # only the shape matters
-    mask = (nd.random.uniform_like(shared) >= rate) * (1 / (1 - rate))
-    return x * nd.stop_gradient(nd.broadcast_like(mask, x))  # spread first, or MXNet would add up a gradient for it
+        like = nd.slice_axis(like, axis=axis, begin=0, end=1)  # only the shape matters
+    mask = (nd.random.uniform_like(like) >= rate) * (1 / (1 - rate))
+    return x * nd.stop_gradient(nd.broadcast_like(mask, x))  # full size: MXNet would compute a small mask's gradient
 
 
 def flatten(x):

@@ -1,4 +1,4 @@
-"""Update rules. Each changes a vector w of all weights in place, by its gradient g and state vectors that start at 0.
+"""Update rules. Each changes the vector w of all parameters, by its gradient g and by state vectors that start at 0.
 
 The equations are those of MXNet's own rules: eps is inside the square root in adagrad and rmsprop (the papers and
 PyTorch add it outside), and the buffer m of momentum is already multiplied by lr. The loss is a mean over the batch,
@@ -34,20 +34,20 @@ def adagrad(w, g, h, *, lr, eps=1e-7):
     w -= lr * g / nd.sqrt(h + eps)
 
 
-def rmsprop(w, g, n, *, lr, rho=0.9, eps=1e-8):
-    """n ← rho n + (1 − rho) g²;  w ← w − lr g / √(n + eps): adagrad that forgets old gradients.
+def rmsprop(w, g, h, *, lr, rho=0.9, eps=1e-8):
+    """h ← rho h + (1 − rho) g²;  w ← w − lr g / √(h + eps): adagrad that forgets old gradients.
 
     T. Tieleman, G. Hinton 2012; MXNet calls rho gamma1
     """
-    n *= rho
-    n += (1 - rho) * g * g
-    w -= lr * g / nd.sqrt(n + eps)
+    h *= rho
+    h += (1 - rho) * g * g
+    w -= lr * g / nd.sqrt(h + eps)
 
 
 def adadelta(w, g, a, b, *, rho=0.9, eps=1e-5):
     """a ← rho a + (1 − rho) g²;  δ = √(b + eps) / √(a + eps) · g;  b ← rho b + (1 − rho) δ²;  w ← w − δ.
 
-    Steps as long as earlier ones, without a learning rate. M. Zeiler 2012
+    The steps are as long as earlier ones were, so it needs no learning rate. M. Zeiler 2012
     """
     a *= rho
     a += (1 - rho) * g * g

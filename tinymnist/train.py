@@ -1,6 +1,6 @@
 """The training loop. This is all there is to training; evaluate and predict use the trained model.
 
-tinymnist/runtime takes the same steps with the same numbers, and adds speed, checkpoints, devices and machines.
+tinymnist/runtime takes the same steps, and adds speed, checkpoints, several devices and machines.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from tinymnist.layers import Sequential
 from tinymnist.loss import is_correct, softmax, softmax_cross_entropy
 from tinymnist.optim import Optimizer
 
-BATCH = 100  # examples in a batch of evaluation: many enough for fast products, few enough for the cache
+BATCH = 100  # examples in a batch of evaluation: enough for fast products, few enough for the cache
 
 
 def train(model: Sequential, optimizer: Optimizer, split: Split, *, epochs: int, batch_size: int, seed: int = 0):

@@ -17,7 +17,7 @@ def constant(make, *arguments):
     """make(*arguments), computed by the first call and kept."""
     if (make, arguments) not in CONSTANTS:
         CONSTANTS[make, arguments] = make(*arguments)
-        CONSTANTS[make, arguments].attach_grad("null")  # needs no gradient
+        CONSTANTS[make, arguments].attach_grad("null")  # gives it a name in the graphs of runtime/graph.py
     return CONSTANTS[make, arguments]
 
 
@@ -37,7 +37,7 @@ def pair(size):
 
 
 def count_windows(size, kernel, stride=(1, 1), pad=(0, 0), dilate=(1, 1)):
-    """How many windows fit along each axis: ⌊(size + 2 pad − dilate (kernel − 1) − 1) / stride⌋ + 1.
+    """How many windows fit along each axis: ⌊(size + 2 · pad − dilate · (kernel − 1) − 1) / stride⌋ + 1.
 
     Every argument is a pair (rows, columns). Raises ValueError if not even one window fits.
     """
@@ -58,13 +58,13 @@ def pad_images(x, pad, value):
     if not rows and not columns:
         return x
     channels, height, width, n = x.shape
-    widths = (0, 0, 0, 0, rows, rows, columns, columns, 0, 0)  # MXNet pads the inner axes of five-dimensional arrays
+    widths = (0, 0, 0, 0, rows, rows, columns, columns, 0, 0)  # nd.pad takes five axes and pads the last three
     x = nd.pad(x.expand_dims(0), mode="constant", constant_value=value, pad_width=widths)
     return x.reshape((channels, height + 2 * rows, width + 2 * columns, n))
 
 
-def index_table(channels, height, width, kh, kw, sh, sw, dh, dw, device):
-    """Which pixels each window covers. Pixel (y, x) of channel c has the number (c · H + y) · W + x.
+def index_table(size, kernel, stride, dilate, device):
+    """Which pixels each window covers, in images (C, H, W). Pixel (y, x) of channel c is number (c H + y) W + x.
 
     A 3×3 image has four windows of 2×2, and the table, with one column per window, is
         0 1 3 4    pixel (0, 0) of each window
@@ -72,12 +72,14 @@ def index_table(channels, height, width, kh, kw, sh, sw, dh, dw, device):
         3 4 6 7    pixel (1, 0)
         4 5 7 8    pixel (1, 1)
         9 9 9 9    the number after all pixels, where conv2d puts a row of ones
-    In general, pixel (i, j) of window (p, q) is pixel (p · sh + i · dh, q · sw + j · dw) of the image, with the strides
-    sh, sw and the dilations dh, dw. Shape (C · KH · KW + 1, OH, OW), int32.
+    In general, pixel (i, j) of window (p, q) is pixel (p · stride + i · dilate, q · stride + j · dilate) of the image.
+    Shape (C · KH · KW + 1, OH, OW), int32: with stride 1, OH = H − KH + 1 windows lie below each other.
     """
-    oh, ow = count_windows((height, width), (kh, kw), (sh, sw), dilate=(dh, dw))
-    c, i, j, p, q = np.ix_(*map(np.arange, (channels, kh, kw, oh, ow)))
-    table = ((c * height + p * sh + i * dh) * width + q * sw + j * dw).reshape(-1, oh, ow)
+    channels, height, width = size
+    oh, ow = count_windows((height, width), kernel, stride, dilate=dilate)
+    c, i, j, p, q = np.ix_(*map(np.arange, (channels, *kernel, oh, ow)))  # so that they broadcast to five axes
+    y, x = p * stride[0] + i * dilate[0], q * stride[1] + j * dilate[1]
+    table = ((c * height + y) * width + x).reshape(-1, oh, ow)
     ones_row = np.full((1, oh, ow), channels * height * width)
     return nd.array(np.concatenate([table, ones_row]), ctx=device, dtype="int32")
 
@@ -89,8 +91,8 @@ def slice_windows(x, axis, kernel, stride):
     """
     (count,) = count_windows([x.shape[axis]], [kernel], [stride])
     if kernel != stride or kernel == 1:
-        skip, end = (None,) * axis, (count - 1) * stride + 1
-        return [nd.slice(x, (*skip, i), (*skip, i + end), (*skip, stride)) for i in range(kernel)]
+        skip, span = (None,) * axis, (count - 1) * stride + 1
+        return [nd.slice(x, (*skip, i), (*skip, i + span), (*skip, stride)) for i in range(kernel)]
     # Windows side by side: reshape to (…, count, kernel, …) and split. Its gradient is cheaper than that of slices.
     if x.shape[axis] > count * kernel:
         x = nd.slice_axis(x, axis=axis, begin=0, end=count * kernel)
