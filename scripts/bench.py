@@ -383,16 +383,16 @@ def compare(args):
 
 def main(argv=None):
     data = os.environ.get("TINYMNIST_DATA") or os.path.expanduser("~/.mxnet/datasets/mnist")
-    threads = sorted({1, os.cpu_count() or 1})
     description, details = __doc__.split("\n\n")
     parser = argparse.ArgumentParser(description=description, epilog=details)
+    parser.set_defaults(threads=sorted({1, os.cpu_count() or 1}), torch_python=sys.executable)
     add = parser.add_argument
     add("--data", metavar="DIR", default=data, help="a directory with MNIST's four .gz files; default: %(default)s")
     add("--rounds", type=int, metavar="N", default=5, help="how many turns every contender has; default: 5")
     add("--seconds", type=float, metavar="S", default=0.5, help="about how long a turn takes; default: 0.5")
-    add("--threads", type=int, metavar="N", nargs="+", default=threads, help="numbers of threads to try; default: 1 and all cores")
+    add("--threads", type=int, metavar="N", nargs="+", help="numbers of threads to try; default: 1 and the core count")
     add("--only", metavar="WORDS", help="measure only the workloads whose names contain these words; default: all")
-    add("--torch-python", metavar="PYTHON", default=sys.executable, help="a Python that can import PyTorch; default: this one")
+    add("--torch-python", metavar="PYTHON", help="a Python that can import PyTorch; default: this one")
     add("--json", metavar="FILE", help="write all results to this file")
     add("--plot", metavar="FILE", help="draw a bar chart in this file")
     add("--pixels", action="store_true", help="measure only how long conv2d takes for each output pixel as images grow")

@@ -1,7 +1,5 @@
 """What all scripts share: a sentence and an exit status for every error. Each script imports this file first."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import os

@@ -1,7 +1,5 @@
 """Compare update rules on one model: python scripts/compare.py --rules sgd:lr=0.1 adagrad:lr=0.9,eps=1e-7"""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import sys
@@ -20,21 +18,22 @@ from tinymnist.runtime.progress import BAR
 
 def make_parser():
     p = cli.Parser(description="Train one model with several update rules and compare their accuracies.")
-    rules = "RULE or RULE:NAME=X,NAME=X, for example momentum:lr=0.2,momentum=0.9; the same rule may appear twice"
-    p.add_argument("--rules", nargs="+", metavar="RULE", default=[*tm.optim.RULES], help=f"{rules}; default: all five")
-    p.add_argument("--model", choices=tm.models.MODELS, default="softmax", help="default: softmax")
-    p.add_argument("--activation", choices=("relu", "tanh", "sigmoid"), help="default: tanh for lenet, else relu")
-    p.add_argument("--seeds", type=int, metavar="N", default=1, help="train with the seeds 0 to N - 1; default: 1")
-    p.add_argument("--epochs", type=int, metavar="N", default=5, help="default: 5")
-    p.add_argument("--batch-size", type=int, metavar="N", help="default: 64 for softmax and dropout-cnn, else 100")
-    p.add_argument("--normalize", action="store_true", help="scale pixels to mean 0 and standard deviation 1")
-    p.add_argument("--data", metavar="NAME", help="as in scripts/train.py")
-    p.add_argument("--limit", type=int, metavar="N", help="use only the first N training images")
-    p.add_argument("--hold-out", type=int, metavar="N", help="test on the last N training images, not on the test set")
-    p.add_argument("--device", metavar="LIST", default="cpu", help="as in scripts/train.py; default: cpu")
-    p.add_argument("--save", metavar="DIR", help="for compare.json and compare.png; default: a new directory in runs/")
-    p.add_argument("--show", action="store_true", help="open the figure at the end")
-    p.add_argument("--quiet", action="store_true", help="show no progress bar")
+    add = p.add_argument
+    rules = "NAME or NAME:OPTION=X,OPTION=X, such as momentum:lr=0.2,momentum=0.9; a rule may appear twice"
+    add("--rules", nargs="+", metavar="RULE", default=[*tm.optim.RULES], help=f"{rules}; default: all five")
+    add("--model", choices=tm.models.MODELS, default="softmax", help="default: softmax")
+    add("--activation", choices=("relu", "tanh", "sigmoid"), help="default: tanh for lenet, else relu")
+    add("--seeds", type=int, metavar="N", default=1, help="train with the seeds 0 to N - 1; default: 1")
+    add("--epochs", type=int, metavar="N", default=5, help="default: 5")
+    add("--batch-size", type=int, metavar="N", help="default: 64 for softmax and dropout-cnn, else 100")
+    add("--normalize", action="store_true", help="shift and scale pixels to mean 0 and standard deviation 1")
+    add("--data", metavar="NAME", help="as for scripts/train.py, with the same default")
+    add("--limit", type=int, metavar="N", help="train on the first N training images only; default: all")
+    add("--hold-out", type=int, metavar="N", help="test on the last N training images, not on the test set")
+    add("--device", metavar="LIST", default="cpu", help="as for scripts/train.py; default: cpu")
+    add("--save", metavar="DIR", help="save compare.json and compare.png in DIR; default: a new one in runs/")
+    add("--show", action="store_true", help="open the figure at the end")
+    add("--quiet", action="store_true", help="show no progress bar")
     return p
 
 

@@ -4,8 +4,6 @@ The processes are a scheduler, servers and workers on this machine. If one of th
 is started, but the commands to start on several machines are printed. The words after -- go to scripts/train.py.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib.util
 import itertools
@@ -25,14 +23,15 @@ SHORTEST = 10  # seconds, as in tinymnist/runtime/machines.py, which would load 
 
 
 def make_parser():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    description, details = __doc__.split("\n\n")
+    p = argparse.ArgumentParser(description=description, epilog=details)
     p.add_argument("--workers", type=int, metavar="N", help="how many train; default: 2, with --print one per machine")
-    p.add_argument("--servers", type=int, metavar="N", help="how many sum gradients; default: 1, or one per machine")
-    p.add_argument("--timeout", type=float, default=60, metavar="S", help="seconds until a silent process is given up")
+    p.add_argument("--servers", type=int, metavar="N", help="how many add gradients; default: 1, or one per machine")
+    p.add_argument("--timeout", type=float, default=60, metavar="S", help="end after S seconds of silence; default: 60")
     p.add_argument("--port", type=int, metavar="P", help="of the scheduler; default: a free one, with --print 9091")
     p.add_argument("--pin", action="store_true", help="bind each worker to one core, to different ones if possible")
     p.add_argument("--print", nargs="+", metavar="ADDRESS", dest="hosts", help="print the commands for these machines")
-    p.add_argument("--script", metavar="FILE", help="what the workers run instead of scripts/train.py")
+    p.add_argument("--script", metavar="FILE", help="what the workers run; default: scripts/train.py")
     p.add_argument("--role", choices=("scheduler", "server"), help="be this process; MXNet's DMLC_… variables are set")
     p.add_argument("words", nargs="*", metavar="-- WORD", help="the options of scripts/train.py")
     return p

@@ -4,8 +4,6 @@ They are 8x8 pictures of 16 grey levels. 30 of each digit, chosen with a fixed s
 people wrote both sets, so this test is easier than MNIST's.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import cli
@@ -34,7 +32,7 @@ def make_digits(directory):
 def main(argv=None):
     parser = cli.Parser(description=__doc__.splitlines()[0])
     default = cli.ROOT / "tinymnist" / "datasets" / "digits"
-    parser.add_argument("directory", nargs="?", type=Path, default=default, help="default: %(default)s")
+    parser.add_argument("directory", nargs="?", type=Path, default=default, help="default: tinymnist/datasets/digits")
     return cli.run(lambda: make_digits(parser.parse_args(argv).directory))
 
 

@@ -22,16 +22,17 @@ SHOWN = 40  # images in a figure
 
 def make_parser():
     p = cli.Parser(description="Classify pictures, an IDX file or the test images of a data set with a saved run.")
-    p.add_argument("run", metavar="RUN", help="the directory in which scripts/train.py saved a run")
-    p.add_argument("pictures", nargs="*", default=[], metavar="PICTURE", help="PNG or JPEG files, each with one digit")
-    p.add_argument("--images", metavar="FILE", help="an IDX file of images")
-    p.add_argument("--labels", metavar="FILE", help="an IDX file of the labels of --images")
-    p.add_argument("--data", metavar="NAME", help="as in scripts/train.py; default: what the run was trained on")
-    p.add_argument("--index", type=int, nargs="+", metavar="N", help="classify only these images, counted from 0")
-    p.add_argument("--output", metavar="FILE", help="write the class probabilities to this .npy or .csv file")
-    p.add_argument("--figures", metavar="DIR", help="draw images, mistakes, confusion matrix and first layer there")
-    p.add_argument("--mistakes", type=int, metavar="N", default=10, help="how many mistakes to list; default: 10")
-    p.add_argument("--show", action="store_true", help="open the figures")
+    add = p.add_argument
+    add("run", metavar="RUN", help="the directory in which scripts/train.py saved a run")
+    add("pictures", nargs="*", default=[], metavar="PICTURE", help="PNG or JPEG files, each with one digit")
+    add("--images", metavar="FILE", help="an IDX file of images")
+    add("--labels", metavar="FILE", help="an IDX file of the labels of --images")
+    add("--data", metavar="NAME", help="as for scripts/train.py; default: what the run was trained on")
+    add("--index", type=int, nargs="+", metavar="N", help="classify only these images, counted from 0; default: all")
+    add("--output", metavar="FILE", help="write the class probabilities to this .npy or .csv file")
+    add("--figures", metavar="DIR", help="draw images, mistakes, confusion matrix and first layer in DIR")
+    add("--mistakes", type=int, metavar="N", default=10, help="how many mistakes to list; default: 10")
+    add("--show", action="store_true", help="open the figures; needs --figures")
     return p
 
 

@@ -1,11 +1,9 @@
-"""Measure what more machines and more data cost: python scripts/scaling.py [--steps N] [--models …] [--data]
+"""Measure what more machines and more data cost: python scripts/scaling.py [--data]
 
 It measures training steps on one core and exchanges between two workers. From these times, a formula predicts the time
 of a step with two workers, which is measured too, and how many machines make training faster. With --data it measures
 time and memory for data 1, 10 and 100 times as large as MNIST.
 """
-
-from __future__ import annotations
 
 import argparse
 import json
@@ -189,7 +187,8 @@ def write_noise(directory, n):
 
 
 def measure(argv):
-    p = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    description, details = __doc__.split("\n\n")
+    p = cli.Parser(description=description, epilog=details)
     p.add_argument("--steps", type=int, default=200, metavar="N", help="steps that are timed; default: 200")
     models = ["softmax", "mlp", "lenet"]
     p.add_argument("--models", nargs="+", choices=tm.models.MODELS, default=models, help="default: softmax mlp lenet")

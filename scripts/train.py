@@ -1,7 +1,5 @@
 """Train a digit classifier: python scripts/train.py --model lenet --opt adagrad"""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import os
@@ -25,17 +23,16 @@ WHOLE, REAL = {"type": int, "metavar": "N"}, {"type": float, "metavar": "X"}
 
 def make_parser():
     """Most options are None by default. Then the recipe, the model and the rule decide: see recipes.make_run."""
-    p = cli.Parser(description="Train a digit classifier.", formatter_class=argparse.RawTextHelpFormatter)
+    p = cli.Parser(description="Train a digit classifier.", formatter_class=argparse.RawDescriptionHelpFormatter)
     add = p.add_argument_group("what to train").add_argument
     add("--model", choices=tm.models.MODELS, help="default: softmax")
     add("--opt", choices=tm.optim.RULES, help="update rule; default: sgd")
     add("--activation", choices=("relu", "tanh", "sigmoid"), help="default: tanh for lenet, relu for the others")
     add("--hidden", nargs="+", **WHOLE, help="units of hidden layers; default: mlp 128 64, lenet 500, dropout-cnn 50")
     add("--filters", nargs=2, **WHOLE, help="filters of the two convolutions; default: lenet 20 50, dropout-cnn 10 20")
-    add("--kernels", nargs=2, **WHOLE, help="sizes of their kernels; default: 5 5")
-    add("--rate", **REAL, help="fraction that dropout-cnn sets to 0; default: 0.5")
-    names = ", ".join(RECIPES)
-    add("--recipe", metavar="NAME", help=f"a named experiment; other options override its settings:\n{names}")
+    add("--kernels", nargs=2, **WHOLE, help="kernel sizes of the two convolutions; default: 5 5")
+    add("--rate", **REAL, help="share of the activations that dropout-cnn sets to 0; default: 0.5")
+    add("--recipe", metavar="NAME", help="a named experiment of --list-recipes; other options override its settings")
     add("--list-recipes", action="store_true", help="describe the recipes and exit")
 
     add = p.add_argument_group("how to train").add_argument
@@ -43,33 +40,29 @@ def make_parser():
     add("--batch-size", **WHOLE, help="default: 64 for softmax and dropout-cnn, 100 for the others")
     add("--lr", **REAL, help="learning rate; default: see the table below")
     add("--momentum", **REAL, help="for the rule momentum; default: 0.9")
-    add("--rho", **REAL, help="decay; default: rmsprop 0.9, adadelta 0.95 (0.9999 with softmax)")
-    add("--eps", **REAL, help="default: adagrad 1e-7, rmsprop 1e-8, adadelta 1e-5 (1e-6 with lenet)")
+    add("--rho", **REAL, help="decay rate; default: rmsprop 0.9, adadelta 0.95 (0.9999 with softmax)")
+    add("--eps", **REAL, help="added to squares; default: adagrad 1e-7, rmsprop 1e-8, adadelta 1e-5 (1e-6 with lenet)")
     add("--lr-decay", **REAL, help="multiply the learning rate by this after each epoch; default: 1")
     add("--seed", **WHOLE, help="seed of the weights, the order of the images and dropout; default: 0")
     add("--device", metavar="LIST", help="cpu, gpu, gpu:1, a list such as cpu:0,cpu:1, or auto; default: cpu")
     add("--kvstore", choices=("local", "dist_sync"), help="dist_sync: with the workers of launch.py; default: local")
-    add("--timeout", type=float, metavar="S", help="dist_sync: give up after S seconds of silence; default: 60")
+    add("--timeout", type=float, metavar="S", help="dist_sync: stop after S seconds of silence; default: 60")
     switch = {"action": argparse.BooleanOptionalAction}
     add("--compile", **switch, help="replay training steps as static graphs; default: yes")
 
     add = p.add_argument_group("data").add_argument
-    add(
-        "--data",
-        metavar="NAME",
-        help="mnist, fashion-mnist, digits, or a directory with the four IDX files;\n"
-        "default: $TINYMNIST_DATA, or mnist, or the embedded digits if there is no network",
-    )
-    add("--limit", **WHOLE, help="train on the first N training images only")
-    add("--hold-out", **WHOLE, help="test on the last N training images instead; use it to choose settings")
+    default = "default: $TINYMNIST_DATA, or mnist, or the embedded digits if there is no network"
+    add("--data", metavar="NAME", help=f"mnist, fashion-mnist, digits, or a directory with four IDX files; {default}")
+    add("--limit", **WHOLE, help="train on the first N training images only; default: all")
+    add("--hold-out", **WHOLE, help="test on the last N training images, not on the test set, to choose settings")
     add("--normalize", **switch, help="shift and scale pixels to mean 0 and standard deviation 1; default: no")
     add("--augment", **switch, help="shift, rotate and scale the training images, anew in each epoch; default: no")
 
     add = p.add_argument_group("output").add_argument
     add("--save", metavar="DIR", help="save the run in DIR; default: a new directory in runs/")
-    add("--save-every", **WHOLE, default=0, help="also save every N batches, not only after each epoch")
+    add("--save-every", **WHOLE, default=0, help="also save every N batches; default: only after each epoch")
     add("--resume", metavar="DIR", help="continue the run saved in DIR; a larger --epochs trains it for longer")
-    add("--log-interval", **WHOLE, help="print loss and speed every N batches")
+    add("--log-interval", **WHOLE, help="print loss and speed every N batches; default: only after each epoch")
     add("--show", action="store_true", help="open the figure with the curves at the end")
     add("--quiet", action="store_true", help="print only the last line")
     p.epilog = "learning rates:\n"
