@@ -30,7 +30,7 @@ def cache_directory(name: str) -> Path:
 def fetch(name: str) -> Path:
     """Return the directory of a published data set, after downloading files that are missing or not the published ones.
 
-    If no mirror delivers a file that is there but not the published one, it is used, with a warning on stderr.
+    A file that is not the published one, and that no mirror can replace, is used as it is, with a warning on stderr.
     """
     directory, sums = cache_directory(name), SHA256[name]
     missing = [file for file in sums if not (directory / file).exists()]

@@ -39,8 +39,9 @@ def lock_run_directory(directory, run_id):
         paths = list_checkpoints(directory)
         if paths and run_id not in [state["id"] for state in map(read_state, paths) if state]:
             raise DataError(f"{directory}: holds another run; resume that one, or save into another directory")
-        for leftover in (*Path(directory).glob(".epoch-*.part"), *Path(directory).glob("history.json.*.part")):
-            discard(leftover)  # its process was killed: a living process would hold the lock
+        for pattern in (".epoch-*.part", "history.json.*.part", "curves.png.*.part"):
+            for leftover in Path(directory).glob(pattern):  # its process was killed: a living one would hold the lock
+                discard(leftover)
         yield
 
 

@@ -83,7 +83,9 @@ class Exchange:
         if (self.total(own if self.rank == 0 else np.zeros_like(own)) != own).any():
             raise ValueError(f"worker {self.rank} must have the same options, data and checkpoint as worker 0")
         for number, copies in enumerate(vectors):
-            for vector in copies if self.rank > 0 else copies[1:]:  # all but one, so that this one is the sum
+            for vector in (
+                copies if self.rank > 0 else copies[1:]
+            ):  # worker 0's first copy alone stays, so it is the sum
                 vector[:] = 0
             self.sum(copies, f"start {number}")
 

@@ -1,4 +1,4 @@
-"""Functions of arrays, recorded once and replayed as graphs.
+"""Functions of arrays, recorded once and replayed as graphs. This is only for speed: nothing else changes.
 
 A graph is MXNet's list of the operations that a function executed. MXNet runs it without Python between the operations,
 with the same results and several times as fast. It knows its inputs by name, and an array has a name only if it is
@@ -18,8 +18,8 @@ class Replay:
     """function(*inputs): recorded when inputs of these shapes come for the first time, replayed from then on.
 
     `parameters` are marked arrays that the function uses besides its inputs; gradients reach them as usual, but only
-    from the first result. The function must return a list of arrays of one type, must not depend on their values in its
-    control flow, and may draw random numbers only with `uniform_like`.
+    from the first result. The function must return a list of arrays of one type. It must not take decisions by the
+    values of arrays, and may draw random numbers only with `uniform_like`.
     Raises ValueError if it uses any other array, or copies one.
     """
 
@@ -41,10 +41,10 @@ class Replay:
         """((graph, its arguments: the number of an input, or an array), the results of this first run)"""
         traced = [x.copy() for x in inputs]
         for array in (*traced, *CONSTANTS.values()):
-            array.attach_grad("null")  # a name without a gradient; also for constants, which a plain backward unmarks
+            array.attach_grad("null")  # gives it a name; constants lose theirs in a backward without a graph
         with autograd.record(train_mode=autograd.is_training()):
             first, *others = self.function(*traced)
-            results = [first, *map(nd.stop_gradient, others)]  # or the graph would compute gradients of them, too
+            results = [first, *map(nd.stop_gradient, others)]  # or the graph would compute their gradients, too
             known = {name_of(array): array for array in (*self.parameters, *CONSTANTS.values())}
             known.update({name_of(array): number for number, array in enumerate(traced)})
             return build_graph(results, known), results

@@ -16,9 +16,11 @@ from tinymnist.backend import mx
 
 SHORTEST = 10  # seconds: a shorter timeout is not possible, as heartbeats come only once a second
 ADDRESS = ("DMLC_PS_ROOT_URI", "DMLC_PS_ROOT_PORT", "DMLC_NUM_SERVER", "DMLC_NUM_WORKER")
-# The second divides every vector of more than 1,000 numbers among all servers; else it would lie on one of them.
-DEFAULTS = {"PS_HEARTBEAT_INTERVAL": "1", "MXNET_KVSTORE_BIGARRAY_BOUND": "1000"}
-GROUPS = {1: "the scheduler", 2: "a server", 4: "a worker"}  # ps-lite's numbers; their sum is all processes
+DEFAULTS = {
+    "PS_HEARTBEAT_INTERVAL": "1",  # seconds
+    "MXNET_KVSTORE_BIGARRAY_BOUND": "1000",  # longer vectors are divided among all servers
+}
+GROUPS = {1: "the scheduler", 2: "a server", 4: "a worker"}  # numbers of ps-lite, MXNet's network library
 CONNECTION = "the connection of all processes"
 JOINED = []  # at most one Member, as MXNet can join a process only once
 
@@ -57,11 +59,12 @@ class Member:
         now = time.monotonic()
         if self.what and now - self.since > self.timeout:
             return f"{self.what} took more than {self.timeout:g} seconds; another process may be dead"
-        if self.store and not self.connected and self.is_silent(sum(GROUPS), -1):  # true once all are connected
+        # Asked about −1 seconds, ps-lite counts every process that has ever sent a heartbeat.
+        if self.store and not self.connected and self.is_silent(sum(GROUPS), -1):
             self.connected = now
             if self.what == CONNECTION:
                 self.expect(None)
-        if not self.store or not self.connected or now < self.connected + self.silence + 1:  # ps-lite sets its clock
+        if not self.store or not self.connected or now < self.connected + self.silence + 1:  # too early to judge
             return None
         silent = [name for group, name in GROUPS.items() if self.is_silent(group, self.silence)]
         return silent and f"no sign of life from {' and '.join(silent)} for more than {self.silence} seconds"

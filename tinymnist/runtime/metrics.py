@@ -14,7 +14,7 @@ READ = 100  # batches whose logits are kept on the device until they are read
 
 
 class BatchResult(NamedTuple):
-    """Of a batch the mean loss (1,), the logits (n, K) and the labels (n,), still on the device."""
+    """A batch's mean loss (1,), logits (n, K) and labels (n,), still on the device."""
 
     loss: nd.NDArray
     logits: nd.NDArray
@@ -34,9 +34,13 @@ def make_forward(model, compile=True):
 def evaluate_shares(forwards, shares):
     """`sum_results` of every batch. shares[i] yields batches, or None, on device i; forwards[i] runs them."""
     tables, unread = [], []
-    for batch in zip(*shares):  # the shares of one batch
-        pairs = zip(forwards, batch)
-        unread.append([BatchResult(*forward(*share), share[1]) if share else None for forward, share in pairs])
+    for parts in zip(*shares):  # of one batch
+        results = []
+        for forward, part in zip(forwards, parts):
+            if part:
+                images, labels = part
+                results.append(BatchResult(*forward(images, labels), labels))
+        unread.append(results)
         if len(unread) == READ:
             tables.append(sum_results(unread))
             unread = []
@@ -53,12 +57,14 @@ def sum_results(batches):
         nd.concat(*(array.as_in_context(mx.cpu()) for array in column), dim=0) for column in zip(*results)
     )
     sizes = np.array([len(result.labels) for result in results])
-    columns = [
-        (numbers, sizes),
-        (numbers, sizes * losses.asnumpy().astype("float64")),
-        (np.repeat(numbers, sizes), loss.is_correct(logits, labels).asnumpy()),
-    ]
-    return np.stack([np.bincount(at, weights, len(batches)) for at, weights in columns], axis=1)
+    right = loss.is_correct(logits, labels).asnumpy()
+
+    def add(numbers, values):
+        """The sum of the values for each batch, by the number of the batch."""
+        return np.bincount(numbers, values, len(batches))
+
+    columns = add(numbers, sizes), add(numbers, sizes * losses.asnumpy().astype("float64"))
+    return np.stack([*columns, add(np.repeat(numbers, sizes), right)], axis=1)
 
 
 def average(table):

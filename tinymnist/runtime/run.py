@@ -41,8 +41,8 @@ class Run:
     def __init__(self, model, optimizer, data, settings):
         self.model, self.optimizer, self.data, self.settings = model, optimizer, data, settings
         self.position, self.history = Position(), []
-        self.stop = False  # set it, and the run ends at the next batch from which it can be resumed
-        self.stop_agreed = False  # the same, once all workers know; see LossReader
+        self.stop = False  # set it to end the run at the next batch from which it can be resumed
+        self.stop_agreed = False  # with several workers: whether any of them was told to stop; see LossReader
         self.id = os.urandom(8).hex()  # tells this run's checkpoints from those of others
         self.locked = None  # the directory that is locked while the run trains
         self.train_split = Split(*(array[: settings.limit] for array in data.train))

@@ -49,11 +49,10 @@ class Position:
 
     epoch: int = 0  # complete epochs
     batch: int = 0  # complete batches of the present epoch
-    seen: list = dataclasses.field(
-        default_factory=list
-    )  # of its batches: [examples, mean loss, number correct]
     seconds: float = 0.0  # of training in this epoch
-    speed: list = dataclasses.field(default_factory=list)  # of its log intervals, in images per second
+    # [examples, mean loss, number correct] of each batch of this epoch; images per second of each log interval
+    seen: list = dataclasses.field(default_factory=list)
+    speed: list = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Epoch:
     """
 
     epoch: int
-    lr: float | None
+    lr: float | None  # None: the rule has no learning rate
     loss: float
     train_accuracy: float
     test_loss: float
