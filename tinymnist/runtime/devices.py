@@ -85,7 +85,7 @@ class Exchange:
         for number, copies in enumerate(vectors):
             for vector in (
                 copies if self.rank > 0 else copies[1:]
-            ):  # worker 0's first copy alone stays, so it is the sum
+            ):  # worker 0's first copy stays: it is the sum
                 vector[:] = 0
             self.sum(copies, f"start {number}")
 

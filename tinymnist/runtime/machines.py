@@ -59,7 +59,7 @@ class Member:
         now = time.monotonic()
         if self.what and now - self.since > self.timeout:
             return f"{self.what} took more than {self.timeout:g} seconds; another process may be dead"
-        # Asked about −1 seconds, ps-lite counts every process that has ever sent a heartbeat.
+        # With −1 seconds every process counts as silent, but ps-lite counts none before all are connected.
         if self.store and not self.connected and self.is_silent(sum(GROUPS), -1):
             self.connected = now
             if self.what == CONNECTION:
