@@ -371,7 +371,7 @@ def test_an_earlier_state_does_not_remove_a_later_one(data, directory):
 def test_what_a_killed_process_left_is_removed_and_nothing_else(data, directory):
     make_run(data).save(directory)
     mine = ["notes.txt", "history.json.bak", "mine.part", "epoch-x", "epoch-1", "epoch-0009", "model.params"]
-    for name in (*mine, "history.json.77-abcd.part"):
+    for name in (*mine, "history.json.77-abcd.part", "curves.png.0123456789ab.part"):
         (directory / name).touch()
     for name in (".epoch-0001.part", ".epoch-0002-batch-00003.1.part"):
         (directory / name).mkdir()
