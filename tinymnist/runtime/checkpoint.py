@@ -46,7 +46,10 @@ def lock_run_directory(directory, run_id):
 
 
 def save_checkpoint(directory, run):
-    """Write a checkpoint and the history of a run into a locked directory. Raises DataError if that fails."""
+    """Write a checkpoint and the history of a run into a locked directory, and return the checkpoint's path.
+
+    Raises DataError if that fails.
+    """
     directory, position = Path(directory), run.position
     name = f"epoch-{position.epoch:04d}" + (f"-batch-{position.batch:05d}" if position.batch else "")
     points = map(parse_name, list_checkpoints(directory))
@@ -76,6 +79,7 @@ def save_checkpoint(directory, run):
     for path in others:
         if path != spare:
             discard(path)
+    return final
 
 
 def load(directory, model=None):

@@ -76,13 +76,14 @@ class Run:
         return f"{self.model!r}, by {self.optimizer!r}: {where}{last}"
 
     def save(self, directory):
-        """Write a checkpoint into `directory`, from which `resume` goes on. With several workers, worker 0 does it.
+        """Write a checkpoint into `directory`, from which `resume` continues. Returns its path.
 
-        Raises DataError if it could not be written completely.
+        With several workers, worker 0 does it. Raises DataError if it could not be written completely.
         """
-        if self.exchange.rank == 0:
-            with self.lock(directory):
-                checkpoint.save_checkpoint(directory, self)
+        if self.exchange.rank > 0:
+            return None
+        with self.lock(directory):
+            return checkpoint.save_checkpoint(directory, self)
 
     @contextlib.contextmanager
     def lock(self, directory):
