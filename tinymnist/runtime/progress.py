@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import sys
+import threading
 
 HEADER = "epoch     loss  train acc  test loss  test acc        lr   images/s  seconds"
 # The text comes before the bar: on a narrow terminal the bar gets shorter, and loss and speed stay.
 BAR = {"bar_format": "{desc} {rate_fmt} {remaining} |{bar}|", "unit": "img", "unit_scale": True, "dynamic_ncols": True}
+
+
+def make_bar(total, **options):
+    """A tqdm bar, which only a terminal shows."""
+    from tqdm import tqdm
+
+    tqdm.set_lock(threading.RLock())  # tqdm's own lock is a semaphore, which a killed process would leave behind
+    return tqdm(total=total, **{"leave": False, "disable": None, **BAR, **options})
 
 
 class Progress:
@@ -20,10 +29,8 @@ class Progress:
         self.quiet, self.intervals, self.bar = quiet, intervals, None
         self.next_on_batch, self.next_on_epoch = on_batch, on_epoch
         if not quiet:
-            from tqdm import tqdm
-
             total, done = len(run.train_split.labels), run.position.batch * run.settings.batch_size
-            self.bar = tqdm(total=total, initial=done, leave=False, disable=None, **BAR)  # None: not on a terminal
+            self.bar = make_bar(total, initial=done)
         self.write(HEADER)
 
     def __enter__(self):
