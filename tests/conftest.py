@@ -16,7 +16,7 @@ hypothesis.settings.register_profile("proof", deadline=None, derandomize=True, m
 hypothesis.settings.load_profile("proof")
 
 
-@pytest.fixture(params=DEVICES, ids=str)
+@pytest.fixture(params=DEVICES, ids=str, scope="session")
 def device(request):
     """The CPU, and the first GPU if there is one."""
     return request.param
@@ -28,9 +28,8 @@ def dtype(request):
 
 
 def pytest_addoption(parser):
-    parser.addoption(
-        "--differences", action="store_true", help="print the largest relative difference per function and dtype"
-    )
+    text = "print the largest relative difference per function and dtype"
+    parser.addoption("--differences", action="store_true", help=text)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -53,6 +52,3 @@ def pytest_terminal_summary(terminalreporter, config):
     write(f"{'compared with the built-in':28}{'dtype':9}{'comparisons':>12}{'largest relative difference':>30}")
     for (name, dtype), differences in sorted(DIFFERENCES.items()):
         write(f"{name:28}{dtype:9}{len(differences):12,}{max(differences):30.1e}")
-    for dtype in DTYPES:
-        differences = [d for (_, other), found in DIFFERENCES.items() if other == dtype for d in found]
-        write(f"{'all':28}{dtype:9}{len(differences):12,}{max(differences, default=0):30.1e}")

@@ -2,14 +2,12 @@
 
     python tests/mutate.py [ops loss optim …] [--jobs 2] [--lines 10-40] [--limit SECONDS]
 
-No file is changed. A process collects the tests of the module, and forks for every changed version ("mutant") of the
-source. The fork loads the mutant and runs the tests until one fails. At the end come the scores and all mutants that
-survived: each needs a new test, unless the change has no effect.
+No file is changed. For every changed version ("mutant") of the source, a fork of this process imports the mutant
+instead of the module, and runs the tests until one fails. Mutants that survive are printed: each needs a new test,
+unless the change has no effect.
 Docstrings, type hints and error messages stay as they are, and so do things whose order does not matter: terms,
 factors, the arguments of min and max, the types in an except clause or in isinstance.
 """
-
-from __future__ import annotations
 
 import argparse
 import ast
@@ -18,8 +16,11 @@ import os
 import re
 import resource
 import sys
-import types
+from importlib.machinery import SourceFileLoader
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = ["idx", "batches", "ops", "windows", "loss", "init", "layers", "network", "models", "optim", "train"]
@@ -132,124 +133,73 @@ def make_mutants(source, lines):
     return mutants
 
 
-class Loop:
-    """A pytest plugin that runs the collected tests once for each mutant, in a fork of this process."""
-
-    def __init__(self, name, jobs, results, limit):
-        self.name, self.jobs, self.results, self.limit, self.failed = name, jobs, results, limit, None
-
-    def pytest_runtest_logreport(self, report):
-        self.failed = self.failed or (report.nodeid if report.failed else None)
-
-    def pytest_runtestloop(self, session):
-        module = sys.modules[f"tinymnist.{self.name}"]
-        while (job := self.jobs.get()) is not None:
-            line, what, text = job
-            self.results.put((line, what, self.find_failure(session, module, text)))
-        return True
-
-    def find_failure(self, session, module, text):
-        """The first test that fails if the module has this source. None if all pass."""
-        context = multiprocessing.get_context("fork")
-        receiver, sender = context.Pipe(duplex=False)
-        child = context.Process(target=self.run_tests, args=(session, module, text, sender))
-        child.start()
-        child.join(self.limit)
-        child.kill()
-        child.join()
-        return receiver.recv() if receiver.poll() else f"it does not end: exit code {child.exitcode}"
-
-    def run_tests(self, session, module, text, sender):
-        try:
-            resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))  # an endless loop may fill the memory
-            replace(module, text)
-            for item, following in zip(session.items, [*session.items[1:], None]):
-                if not self.failed:
-                    session.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-        except BaseException as error:
-            self.failed = self.failed or f"loading it: {error!r}"
-        sender.send(self.failed)
+def find_failure(name, text, limit):
+    """The first test that fails if tinymnist/{name}.py has this text. None if all pass."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=run_tests, args=(name, text, sender))
+    child.start()
+    child.join(limit)
+    child.kill()
+    child.join()
+    with receiver, sender:
+        if receiver.poll():
+            return receiver.recv()
+    return None if child.exitcode == 0 else f"pytest ends with {child.exitcode}"
 
 
-def replace(module, text):
-    """Give a module the functions, classes and dictionaries of another source, in place: the tests refer to them."""
-    before = {name: value for name, value in vars(module).items() if not name.startswith("__")}
-    for name in before:
-        delattr(module, name)
-    exec(compile(text, module.__file__, "exec"), vars(module))
-    for name, old in before.items():
-        new = vars(module).get(name)
-        if isinstance(old, dict) and isinstance(new, dict):
-            old.clear()
-            old.update(new)
-        elif getattr(old, "__module__", None) != module.__name__:
-            continue
-        elif isinstance(old, types.FunctionType) and isinstance(new, types.FunctionType):
-            old.__code__, old.__defaults__, old.__kwdefaults__ = new.__code__, new.__defaults__, new.__kwdefaults__
-            for old_cell, new_cell in zip(old.__closure__ or (), new.__closure__ or ()):  # what a decorator wraps
-                old_cell.cell_contents = new_cell.cell_contents
-        elif isinstance(old, type) and isinstance(new, type):
-            for key in {*vars(old), *vars(new)} - {"__dict__", "__weakref__", "__doc__"}:
-                if key in vars(new):
-                    setattr(old, key, vars(new)[key])
-                else:
-                    delattr(old, key)
-        else:
-            continue
-        setattr(module, name, old)
+def run_tests(name, text, sender):
+    """In a fork: import tinymnist with this text, run the tests until one fails, and send its name."""
+    resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))  # an endless loop may fill the memory
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    for module in [*sys.modules]:
+        if module.startswith("tinymnist") and module != "tinymnist.backend":
+            del sys.modules[module]
+    get_code = SourceFileLoader.get_code
 
+    def get_mutant(loader, module):
+        return compile(text, loader.path, "exec") if module == f"tinymnist.{name}" else get_code(loader, module)
 
-def work(name, jobs, results, limit):
-    """A worker process: pytest with the plugin."""
-    import pytest
+    SourceFileLoader.get_code = get_mutant
 
-    os.chdir(ROOT)
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    class Plugin:
+        def pytest_runtest_logreport(self, report):
+            if report.failed:
+                sender.send(report.nodeid)
+
     tests = f"tests/proofs/test_{OTHER_TESTS.get(name, name)}.py"
-    options = ["-q", "-n0", "--tb=no", "--assert=plain", "-p", "no:cacheprovider", "-m", "not slow", tests]
-    code = pytest.main(options, plugins=[Loop(name, jobs, results, limit)])
-    if code not in (0, 5):
-        results.put((0, f"pytest ends with {code}", "the collection"))
+    options = ["-x", "-n0", "--tb=no", "--assert=plain", "-p", "no:cacheprovider", "-m", "not slow", tests]
+    os._exit(pytest.main(options, plugins=[Plugin()]))
 
 
 def score(name, lines, args):
     """(mutants of the module that a test finds, all mutants). Prints those that survive."""
     text = (ROOT / "tinymnist" / f"{name}.py").read_text("utf-8")
-    mutants, source = make_mutants(text, lines), text.splitlines()
-    context = multiprocessing.get_context("spawn")  # every worker imports MXNet anew
-    jobs, results = context.Queue(), context.Queue()
-    for job in [(0, "no change", text), *mutants, *[None] * args.jobs]:
-        jobs.put(job)
-    workers = [context.Process(target=work, args=(name, jobs, results, args.limit)) for _ in range(args.jobs)]
-    for worker in workers:
-        worker.start()
-    killed = 0
-    for line, what, test in (results.get() for _ in range(len(mutants) + 1)):
-        if line == 0:
-            if test is None:
-                continue
-            jobs.cancel_join_thread()
-            for worker in workers:
-                worker.terminate()
-            sys.exit(f"{name}: the tests fail without a mutant: {what}: {test}")
-        killed += test is not None
-        if args.verbose or test is None:
-            fate = f"killed by {test}" if test else "lives"
-            print(f"{name}.py:{line}: {what}: {source[line - 1].strip()}  {fate}", flush=True)
+    mutants, source, killed = make_mutants(text, lines), text.splitlines(), 0
+    if failure := find_failure(name, text, args.limit):
+        sys.exit(f"{name}: the tests fail without a mutant: {failure}")
+    with ThreadPool(args.jobs) as pool:
+        failures = pool.imap(lambda mutant: find_failure(name, mutant[2], args.limit), mutants)
+        for (line, what, _), failure in zip(mutants, failures):
+            killed += failure is not None
+            if args.verbose or failure is None:
+                print(f"{name}.py:{line}: {what}: {source[line - 1].strip()}  {failure or 'LIVES'}", flush=True)
     return killed, len(mutants)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("modules", nargs="*", default=MODULES, help="modules of the lesson; default: all")
-    parser.add_argument("--jobs", type=int, default=2, help="processes")
-    parser.add_argument("--lines", default="1-9999", help="only mutants of these lines")
-    parser.add_argument("--limit", type=float, default=60, help="seconds after which a mutant counts as killed")
-    parser.add_argument(
-        "--verbose", action="store_true", help="print the killed mutants too, with the test that failed"
-    )
+    add = parser.add_argument
+    add("modules", nargs="*", default=MODULES, help="modules of the lesson; default: all")
+    add("--jobs", type=int, default=2, help="processes")
+    add("--lines", default="1-9999", help="only mutants of these lines")
+    add("--limit", type=float, default=60, help="seconds after which a mutant counts as killed")
+    add("--verbose", action="store_true", help="print the killed mutants too, with the test that failed")
     args = parser.parse_args()
+    os.chdir(ROOT)
+    sys.path.insert(0, str(ROOT))
+    import tinymnist  # noqa: F401  # with MXNet: the forks need not load it again
+
     first, last = map(int, args.lines.split("-"))
     scores = {name: score(name, range(first, last + 1), args) for name in args.modules}
     scores["all"] = [sum(column) for column in zip(*scores.values())]

@@ -1,7 +1,5 @@
 """How the proofs compare: `same` for two functions, `finite_differences` for a gradient."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 
 import numpy as np
@@ -10,6 +8,17 @@ from tinymnist.backend import autograd, mx, nd
 
 DEVICES = [mx.cpu(), *map(mx.gpu, range(min(1, mx.context.num_gpus())))]
 DTYPES = ["float32", "float64"]
+VARIANTS = [  # models with their defaults and with other arguments
+    ("softmax", {}),
+    ("mlp", {}),
+    ("mlp", {"hidden": (20, 30, 10), "activation": "sigmoid"}),
+    ("mlp", {"hidden": ()}),
+    ("lenet", {}),
+    ("lenet", {"filters": (4, 6), "kernels": (3, (5, 4)), "hidden": 30, "activation": "relu"}),
+    ("lenet", {"output_activation": "tanh", "filters": (4, 6), "hidden": 30}),
+    ("dropout-cnn", {}),
+    ("dropout-cnn", {"rate": 0.25, "activation": "tanh"}),
+]
 # A sum in another order rounds differently: by a few units of 6e-8 in float32, of 1e-16 in float64.
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 DIFFERENCES = defaultdict(list)  # {(function, dtype): the difference of every comparison}, for `pytest --differences`

@@ -2,9 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from proof import finite_differences, numbers
+from proof import VARIANTS, finite_differences, numbers
 
 from tinymnist import layers, loss, models, ops, windows
 from tinymnist.backend import mx, nd
@@ -26,11 +24,8 @@ OPERATIONS = {  # name: function, shapes of its inputs
     "dense": (ops.dense, X, (5, 6), (5,)),
     "dense of images": (ops.dense, IMAGES, (5, 168), (5,)),
     "conv2d": (ops.conv2d, IMAGES, (4, 3, 5, 5), (4,)),
-    "conv2d 1x1": (ops.conv2d, IMAGES, (4, 3, 1, 1), (4,)),
     "conv2d strided": (lambda *i: ops.conv2d(*i, stride=(2, 3)), IMAGES, (4, 3, 3, 2), (4,)),
-    "conv2d padded": (lambda *i: ops.conv2d(*i, pad=(1, 2)), IMAGES, (4, 3, 3, 3), (4,)),
-    "conv2d dilated": (lambda *i: ops.conv2d(*i, dilate=(2, 3)), IMAGES, (4, 3, 3, 2), (4,)),
-    "conv2d all three": (lambda *i: ops.conv2d(*i, stride=2, pad=2, dilate=2), IMAGES, (4, 3, 3, 3), (4,)),
+    "conv2d padded, dilated": (lambda *i: ops.conv2d(*i, pad=(1, 2), dilate=(2, 3)), IMAGES, (4, 3, 3, 2), (4,)),
     "conv2d without bias": (ops.conv2d, IMAGES, (4, 3, 3, 3)),
     "conv2d CHWN": (lambda *i: ops.conv2d(*i, pad=1, stride=2, layout="CHWN"), (3, 7, 8, 2), (4, 3, 3, 3), (4,)),
     "max_pool2d": (lambda x: ops.max_pool2d(x, 2), IMAGES),
@@ -38,9 +33,7 @@ OPERATIONS = {  # name: function, shapes of its inputs
     "max_pool2d gapped": (lambda x: ops.max_pool2d(x, 2, stride=3), IMAGES),
     "max_pool2d padded": (lambda x: ops.max_pool2d(x, 3, stride=2, pad=1), IMAGES),
     "avg_pool2d": (lambda x: ops.avg_pool2d(x, 2), IMAGES),
-    "avg_pool2d overlapping": (lambda x: ops.avg_pool2d(x, (3, 2), stride=1), IMAGES),
-    "avg_pool2d gapped": (lambda x: ops.avg_pool2d(x, 2, stride=3), IMAGES),
-    "avg_pool2d padded": (lambda x: ops.avg_pool2d(x, 3, stride=2, pad=1), IMAGES),
+    "avg_pool2d padded": (lambda x: ops.avg_pool2d(x, (3, 2), stride=1, pad=1), IMAGES),
     "relu": (ops.relu, X),
     "tanh": (ops.tanh, X),
     "sigmoid": (ops.sigmoid, X),
@@ -55,10 +48,11 @@ OPERATIONS = {  # name: function, shapes of its inputs
 }
 
 
-@pytest.mark.parametrize("f, shapes", [(f, shapes) for f, *shapes in OPERATIONS.values()], ids=OPERATIONS)
-def test_operations(f, shapes, device):
-    inputs = numbers("float64", *shapes)
-    finite_differences(f, *(inputs if isinstance(inputs, list) else [inputs]), device=device)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations(name, device):
+    f, *shapes = OPERATIONS[name]
+    inputs = numbers("float64", *shapes) if len(shapes) > 1 else [numbers("float64", *shapes)]
+    finite_differences(f, *inputs, device=device)
 
 
 def as_function(network):
@@ -71,62 +65,34 @@ def as_function(network):
             setattr(network.layers[int(number)], kind, value)
         return network(x)
 
-    return fix_seed(f), [p.shape for p in network.parameters.values()]
+    return fix_seed(f), network.shapes.values()
 
 
-@pytest.mark.parametrize(
-    "layer",
-    [
-        layers.Dense(5),
-        layers.Conv2D(4, 3),
-        layers.Conv2D(4, (3, 2), stride=(2, 1), pad=(0, 2), dilate=(1, 2)),
-        layers.MaxPool2D(2),
-        layers.MaxPool2D(3, stride=2, pad=1),
-        layers.AvgPool2D(2),
-        layers.AvgPool2D((3, 2), stride=1, pad=1),
-        layers.Activation("relu"),
-        layers.Activation("tanh"),
-        layers.Activation("sigmoid"),
-        layers.Dropout(0.5),
-        layers.Dropout(0.5, channels=True),
-        layers.Flatten(),
-    ],
-    ids=lambda layer: type(layer).__name__,
-)
+LAYERS = [
+    layers.Dense(5),
+    layers.Conv2D(4, (3, 2), stride=(2, 1), pad=(0, 2), dilate=(1, 2)),
+    layers.MaxPool2D(3, stride=2, pad=1),
+    layers.AvgPool2D((3, 2), stride=1, pad=1),
+    *map(layers.Activation, ("relu", "tanh", "sigmoid")),
+    layers.Dropout(0.5),
+    layers.Dropout(0.5, channels=True),
+    layers.Flatten(),
+]
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: type(layer).__name__)
 def test_layers(layer, device):
     f, shapes = as_function(layers.Sequential(layer, layers.Dense(5), image=IMAGES[1:]))
     finite_differences(f, *numbers("float64", IMAGES, *shapes), device=device)
 
 
-@pytest.mark.parametrize(
-    "make, arguments",
-    [
-        ("softmax", {}),
-        ("mlp", {}),
-        ("mlp", {"activation": "sigmoid", "hidden": (9, 8, 7)}),
-        ("lenet", {}),
-        ("lenet", {"activation": "relu", "filters": (4, 6), "kernels": (3, (5, 4)), "hidden": 30}),
-        ("lenet", {"output_activation": "tanh", "filters": (4, 6), "hidden": 30}),
-        ("dropout-cnn", {}),
-        ("dropout-cnn", {"rate": 0.25, "activation": "tanh"}),
-    ],
-)
-def test_whole_models_to_the_loss(make, arguments, device):
-    f, shapes = as_function(models.MODELS[make](**arguments))
+@pytest.mark.parametrize("name, arguments", VARIANTS)
+def test_whole_models_to_the_loss(name, arguments, device):
+    f, shapes = as_function(models.MODELS[name](**arguments))
     x, *weights = numbers("float64", (4, 1, 28, 28), *shapes)
     weights = [w / np.sqrt(w[0].size) for w in weights]  # no activation saturates then
-    finite_differences(
-        lambda *i: loss.softmax_cross_entropy(f(*i), nd.array(LABELS, device)), x, *weights, directions=3, device=device
-    )
 
+    def mean_loss(*inputs):
+        return loss.softmax_cross_entropy(f(*inputs), nd.array(LABELS, device))
 
-@given(
-    st.tuples(*[st.integers(1, 2)] * 2, *[st.integers(5, 8)] * 2),
-    st.tuples(*[st.integers(1, 3)] * 2),
-    *[st.integers(1, 3)] * 2,
-    st.integers(0, 2),
-    st.integers(1, 2),
-)
-def test_any_convolution(x, kernel, filters, stride, pad, dilate):
-    inputs = numbers("float64", x, (filters, x[1], *kernel), (filters,))
-    finite_differences(lambda *i: ops.conv2d(*i, stride=stride, pad=pad, dilate=dilate), *inputs)
+    finite_differences(mean_loss, x, *weights, directions=3, device=device)

@@ -46,6 +46,12 @@ def equal(a, b):
     return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()  # NaN equals NaN, -0 is not 0
 
 
+BIG = 0xFFFFFFFF
+GOOD = encode(np.arange(4, dtype="uint8").reshape(2, 2))
+GZIP = compress(GOOD)
+SHORT = "Compressed file ended before the end-of-stream marker was reached"
+
+
 @given(any_array)
 def test_reading_returns_what_was_written(array):
     content = encode(array)
@@ -53,14 +59,15 @@ def test_reading_returns_what_was_written(array):
     assert read(content).flags.writeable
 
 
-@pytest.mark.parametrize("name", ["plain", "compressed.gz"])
-@pytest.mark.parametrize("dtype", CODES)
-@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0, 3), (2, 3, 4), (1,) * 32])
-def test_a_path_is_written_and_read(tmp_path, name, dtype, shape):
-    array = np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(dtype)
-    idx.write(tmp_path / name, array)
-    assert equal(idx.read(tmp_path / name), array) and equal(idx.read(str(tmp_path / name)), array)
-    assert (tmp_path / name).read_bytes()[:2] == (b"\x1f\x8b" if name.endswith(".gz") else b"\0\0")
+@pytest.mark.parametrize("name, begin", [("plain", b"\0\0"), ("compressed.gz", b"\x1f\x8b\x08" + bytes(5))])
+@pytest.mark.parametrize("shape", [(), (0,), (2, 3, 4), (1,) * 32])
+def test_a_path_is_written_and_read(tmp_path, name, begin, shape):
+    array = np.arange(np.prod(shape), dtype="float32").reshape(shape)
+    for path in (tmp_path / name, str(tmp_path / name)):
+        idx.write(path, array)
+        assert equal(idx.read(path), array)
+    # A gzip header with neither a name nor a time: equal arrays make equal files.
+    assert (tmp_path / name).read_bytes().startswith(begin)
 
 
 def test_the_bytes_are_those_of_the_format():
@@ -79,34 +86,17 @@ def test_sizes_fit_in_four_bytes():
         encode(np.empty((0, BIG + 1), np.uint8))
 
 
-def test_equal_arrays_make_equal_files(tmp_path):
-    for name in ("a.gz", "b.gz"):
-        idx.write(tmp_path / name, np.arange(100, dtype="i4"))
-    assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes()
-    assert (tmp_path / "a.gz").read_bytes()[3:8] == bytes(5)  # neither a name nor a time in the gzip header
-
-
-def test_gzip_is_recognized_by_content_and_not_by_name(tmp_path):
-    (tmp_path / "plain.gz").write_bytes(GOOD)
-    (tmp_path / "compressed").write_bytes(GZIP)
-    for name in ("plain.gz", "compressed"):
-        assert equal(idx.read(tmp_path / name), read(GOOD))
-
-
-def test_open_files_of_every_kind_are_read(tmp_path):
-    (tmp_path / "a").write_bytes(GZIP)
-    for mode, buffering in (("rb", -1), ("rb", 0), ("a+b", -1)):
-        with open(tmp_path / "a", mode, buffering) as file:
-            file.seek(0)
-            assert read(GOOD).tolist() == idx.read(file).tolist()
+def test_paths_and_open_files_of_every_kind_are_read(tmp_path):
+    plain, packed = tmp_path / "plain.gz", tmp_path / "packed"  # the content matters, not the name
+    plain.write_bytes(GOOD)
+    packed.write_bytes(GZIP)
+    later, only_read = io.BytesIO(b"before" + GOOD), types.SimpleNamespace(read=io.BytesIO(GZIP).read)
+    later.seek(6)
     source, sink = os.pipe()
     os.write(sink, GOOD)
     os.close(sink)
-    later = io.BytesIO(b"before" + GOOD)
-    later.seek(6)
-    only_read = types.SimpleNamespace(read=io.BytesIO(GZIP).read)
-    with gzip.open(tmp_path / "a") as decompressing, open(source, "rb") as pipe:
-        for file in (decompressing, later, pipe, only_read):
+    with open(packed, "rb", 0) as unbuffered, gzip.open(packed) as decompressing, open(source, "rb") as pipe:
+        for file in (plain, packed, later, only_read, unbuffered, decompressing, pipe):
             assert equal(idx.read(file), read(GOOD))
 
 
@@ -122,60 +112,43 @@ def test_gluons_reader_returns_the_same(directory, split, monkeypatch):
     assert np.array_equal(idx.read(f"{directory}/{split}-labels-idx1-ubyte.gz"), gluon._label)
 
 
-GOOD = encode(np.arange(4, dtype="uint8").reshape(2, 2))
-GZIP = compress(GOOD)
-BIG = 0xFFFFFFFF
-SHORT = "the gzip file is damaged: Compressed file ended before the end-of-stream marker was reached"
-
-
 @pytest.mark.parametrize("padding", [b"", b"\0", bytes(70_000)])
 def test_a_gzip_file_may_have_several_members(padding):
-    content = b"".join(compress(part) + padding for part in (GOOD[:3], GOOD[3:9], b"", GOOD[9:]))
-    assert equal(read(content), read(GOOD))
-    with pytest.raises(DataError, match=SHORT):
-        read(content + GZIP[:7])
-
-
-def test_large_members_are_read():
-    """They are larger than what is read at once, and repeat content from far before."""
-    noise = np.random.default_rng(0).bytes(30_000)
-    data = noise * 3 + np.random.default_rng(1).bytes(1_100_000) + noise
+    data = random.Random(0).randbytes(1_100_000)  # more than is read at once
     content = header(len(data)) + data
-    for parts in ((content,), (content[:10], content[10:70_000], content[70_000:])):
-        assert read(b"".join(map(compress, parts))).tobytes() == data
+    members = [compress(part) for part in (content[:3], content[3:70_000], b"", content[70_000:])]
+    assert read(padding.join([*members, b""])).tobytes() == data
+    with pytest.raises(DataError, match=SHORT):
+        read(padding.join([*members, GZIP[:7]]))
 
 
-STRANGE = (b"\0", b"\0\0\x08", b"\0\1" + GOOD[2:], b"\1\0" + GOOD[2:], b"PK\3\4" + GOOD, GZIP[:1])
-IMPOSSIBLE = ((BIG, BIG), (0, BIG, BIG, BIG), (1 << 30, 1 << 30), (1,) * 33)
+STRANGE = [b"\0", b"\0\0\x08", b"\0\1" + GOOD[2:], b"\1\0" + GOOD[2:], b"PK\3\4" + GOOD, GZIP[:1]]
+IMPOSSIBLE = [(BIG, BIG), (0, BIG, BIG, BIG), (1 << 30, 1 << 30), (1,) * 33]
+DEFECTS = [
+    (b"", "begins with no byte at all"),
+    (compress(b""), "begins with no byte at all"),
+    *((content, f"begins with {content[:4].hex(' ')}; ") for content in STRANGE),
+    (header(2, 2, code=0x0A) + b"1234", "unknown type 0x0A; "),
+    *((GOOD[:n], f"{n - 4} of 8 shape bytes are there; the file is cut short") for n in (4, 5, 8, 11)),
+    *((GOOD[:n], f"{n - 12} of 4 data bytes are there; the file is cut short") for n in (12, 15)),
+    (compress(GOOD[:-1]), "3 of 4 data bytes are there; the file is cut short"),
+    (header(60000, 28, 28) + b"." * 1024, "1,024 of 47,040,000 data bytes are there; the file is cut short"),
+    (header(3, code=0x0E) + b"." * 8, "8 of 24 data bytes are there; the file is cut short"),
+    (header(1 << 30, (1 << 30) - 1, code=0x0E), "0 of 9,223,372,028,264,841,216 data bytes are there"),
+    *((header(*shape, code=0x0E), f"impossible shape ({shape[0]}, {shape[1]}") for shape in IMPOSSIBLE),
+    (header(0) + b"x", "trailing bytes follow the 0 data bytes"),
+    *((content, "trailing bytes follow the 4 data bytes") for content in (GOOD + b"x", GZIP + GZIP)),
+    (compress(header(300_000) + random.Random(0).randbytes(300_001)), "trailing bytes follow the 300,000 data"),
+    *((GZIP[:n], SHORT) for n in (5, 20, -8, -1)),
+    (GZIP[:-8] + b"\1" * 4 + GZIP[-4:], "CRC check failed"),
+    (GZIP[:-4] + b"\1" * 4, "Incorrect length of data produced"),
+    (GZIP + b"x", "Not a gzipped file"),
+    (GZIP[:10] + b"\xff" * 20, "Error -3 while decompressing data"),
+    (compress(header(1 << 30)), "cannot be trusted to contain 1,073,741,824 bytes"),
+]
 
 
-@pytest.mark.parametrize(
-    "content, sentence",
-    [
-        (b"", "begins with no byte at all"),
-        (compress(b""), "begins with no byte at all"),
-        *((content, f"begins with {content[:4].hex(' ')}; ") for content in STRANGE),
-        (header(2, 2, code=0x0A) + b"1234", "unknown type 0x0A; "),
-        (header(2, dims=2), "4 of 8 shape bytes are there; the file is cut short"),
-        *((GOOD[:n], f"{n - 4} of 8 shape bytes are there; the file is cut short") for n in (4, 5, 11)),
-        *((GOOD[:n], f"{n - 12} of 4 data bytes are there; the file is cut short") for n in (12, 15)),
-        (compress(GOOD[:-1]), "3 of 4 data bytes are there; the file is cut short"),
-        (header(60000, 28, 28) + b"." * 1024, "1,024 of 47,040,000 data bytes are there; the file is cut short"),
-        (header(3, code=0x0E) + b"." * 8, "8 of 24 data bytes are there; the file is cut short"),
-        (header(1 << 30, (1 << 30) - 1, code=0x0E), "0 of 9,223,372,028,264,841,216 data bytes are there"),
-        *((header(*shape, code=0x0E), f"impossible shape ({shape[0]}, {shape[1]}") for shape in IMPOSSIBLE),
-        (header(0) + b"x", "trailing bytes follow the 0 data bytes"),
-        *((content, "trailing bytes follow the 4 data bytes") for content in (GOOD + b"x", GZIP + GZIP)),
-        (compress(header(300_000) + random.Random(0).randbytes(300_001)), "trailing bytes follow the 300,000 data"),
-        *((GZIP[:n], SHORT) for n in (5, 20, -8, -1)),
-        (GZIP[:3] + b"\x08" + GZIP[4:10] + b"n" * 700_000, SHORT),
-        (GZIP[:-8] + b"\1" * 4 + GZIP[-4:], "the gzip file is damaged: CRC check failed"),
-        (GZIP[:-4] + b"\1" * 4, "the gzip file is damaged: Incorrect length of data produced"),
-        (GZIP + b"x", "the gzip file is damaged: Not a gzipped file"),
-        (GZIP[:10] + b"\xff" * 20, "the gzip file is damaged: Error -3 while decompressing data"),
-        (compress(header(1 << 30)), "cannot be trusted to contain 1,073,741,824 bytes"),
-    ],
-)
+@pytest.mark.parametrize("content, sentence", DEFECTS)
 def test_every_defect_is_one_sentence_that_begins_with_the_name(tmp_path, content, sentence):
     path = tmp_path / "images"
     path.write_bytes(content)
@@ -190,48 +163,30 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path):
     def fail():
         raise MemoryError
 
-    (tmp_path / "mine").touch(mode=0o000)
     cases = [
-        (tmp_path / "nowhere", "nowhere: cannot be read: No such file or directory"),
-        (tmp_path, "cannot be read: Is a directory"),
-        (types.SimpleNamespace(read=fail, name="large"), "^large: does not fit in memory$"),
-        (tmp_path / "mine", "mine: cannot be read: Permission denied"),
+        (tmp_path / "nowhere", "nowhere: .*No such file or directory$"),
+        (tmp_path, f"^{tmp_path}: .*Is a directory$"),
+        (types.SimpleNamespace(read=fail, name="large"), "^large: .*does not fit in memory$"),
     ]
-    for file, sentence in cases[: 3 if os.access(tmp_path / "mine", os.R_OK) else 4]:  # root may read everything
+    for file, sentence in cases:
         with pytest.raises(DataError, match=sentence):
             idx.read(file)
 
 
-@pytest.mark.parametrize(
-    "size, mebibytes, sentence",
-    [
-        (63 << 20, 63, None),
-        (65 << 20, 65, "cannot be trusted to contain 68,157,440 bytes"),
-        (1 << 30, 1024, "cannot be trusted to contain 1,073,741,824 bytes"),
-        (4, 1024, "trailing bytes follow the 4 data bytes"),
-    ],
-)
-def test_a_small_gzip_file_takes_little_memory(size, mebibytes, sentence):
-    """Zeros, compressed a thousandfold: up to 64 MiB are accepted; for more, no memory is taken."""
-    bomb = io.BytesIO(compress(header(size)) + compress(bytes(1 << 20)) * mebibytes)
+@pytest.mark.parametrize("size, sentence", [(1 << 30, "cannot be trusted to contain 1,"), (4, "trailing bytes follow")])
+def test_a_small_gzip_file_takes_little_memory(size, sentence):
+    bomb = compress(header(size)) + compress(bytes(1 << 20)) * 1024  # a gigabyte of zeros
     tracemalloc.start()
-    try:
-        if sentence is None:
-            assert idx.read(bomb).nbytes == size
-        else:
-            with pytest.raises(DataError, match=sentence):
-                idx.read(bomb)
-        assert tracemalloc.get_traced_memory()[1] < (10 if sentence else 100) << 20
-    finally:
-        tracemalloc.stop()
+    with pytest.raises(DataError, match=sentence):
+        read(bomb)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10 << 20
 
 
-@pytest.mark.parametrize(
-    "limit, noise",
-    [(lambda stored: 64 << 20, 100_000), (lambda stored: 64 * stored, 1_100_000)],
-    ids=["64 MiB", "64 times"],
-)
-def test_what_a_gzip_file_may_contain_is_limited_to_the_byte(limit, noise):
+@pytest.mark.parametrize("noise, limit", [(100_000, lambda n: 64 << 20), (1_100_000, lambda n: 64 * n)])
+def test_what_a_gzip_file_may_contain_is_limited_to_the_byte(noise, limit):
+    """The limit is 64 MiB, or 64 times the size of the file if that is more."""
     noise, size, content = os.urandom(noise), -1, b""
     while size != (size := limit(len(content))):  # a header that promises all that the compressed size allows
         content = compress(header(size) + noise)
@@ -241,21 +196,20 @@ def test_what_a_gzip_file_may_contain_is_limited_to_the_byte(limit, noise):
         read(compress(header(size + 1) + noise))
 
 
-@pytest.mark.parametrize("name", ["a", "a.gz"])
 @pytest.mark.parametrize("break_at", ["write", "fsync", "replace"])
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, name, break_at):
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, break_at):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
     class FullDisk(io.FileIO):
         write = fail
 
-    path = tmp_path / name
     if break_at == "write":
         monkeypatch.setattr("builtins.open", lambda path, mode: FullDisk(path, mode))
     else:
         monkeypatch.setattr(os, break_at, fail)
-    for old in ([], [name]):
+    path = tmp_path / "a"
+    for old in ([], ["a"]):
         if old:
             path.write_bytes(GOOD)
         with pytest.raises(DataError, match=rf"{path}: cannot be written: No space left on device"):
@@ -266,15 +220,15 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, name, break_a
 
 def test_a_file_is_complete_before_it_takes_its_name(tmp_path, monkeypatch):
     replaced = []
-    monkeypatch.setattr(os, "replace", lambda beside, final: replaced.append((Path(beside).read_bytes(), final)))
-    idx.write(tmp_path / "a", np.arange(4, dtype="uint8").reshape(2, 2))
+    monkeypatch.setattr(os, "replace", lambda part, final: replaced.append((Path(part).read_bytes(), final)))
+    idx.write(tmp_path / "a", read(GOOD))
     assert replaced == [(GOOD, str(tmp_path / "a"))] and os.listdir(tmp_path) == []
 
 
 def test_a_pipe_is_written_to_and_never_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     pipe = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
-    idx.write(tmp_path / "pipe", np.arange(4, dtype="uint8").reshape(2, 2))
+    idx.write(tmp_path / "pipe", read(GOOD))
     assert os.read(pipe, 1000) == GOOD and (tmp_path / "pipe").is_fifo()
     os.close(pipe)
 
@@ -289,18 +243,10 @@ def test_what_cannot_be_written_is_one_sentence(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-SIZES = [0, 1, 2, 3, 28, 255, 256, 60000, 1 << 20, 1 << 24, 1 << 30, 1 << 31, BIG]
-
-
 def random_file(rng):
-    """Half are good files, half have a header that is nearly right. Half are compressed; then bytes are changed."""
-    if rng.random() < 0.5:
-        content = encode(np.ones([rng.randrange(5) for _ in range(rng.randrange(5))], rng.choice(list(CODES))))
-    else:
-        dims = rng.choice([0, 1, 2, 3, 3, 4, 31, 32, 33, 255])
-        shape = [rng.choice(SIZES) for _ in range(max(0, dims + rng.choice([0, 0, 0, -1])))]
-        content = header(*shape, code=rng.choice([*CODES.values(), rng.randrange(256)]), dims=dims)
-        content += bytes(rng.choice([0, 1, 28, 1024, rng.randrange(1 << 16)]))
+    """A good file or a defect from above, often compressed, with a few bytes changed"""
+    array = np.ones([rng.randrange(5) for _ in range(rng.randrange(5))], rng.choice(list(CODES)))
+    content = rng.choice([encode(array), rng.choice(DEFECTS)[0]])
     content = bytearray(gzip.compress(content, 1) if rng.random() < 0.5 else content)
     for _ in range(rng.choice([0, 1, 1, 2, 5])):
         at = rng.randrange(len(content) + 1)

@@ -23,7 +23,6 @@ def forget_differences():
         lambda x: x * x + 1e-4,
         lambda x: x * nd.stop_gradient(x),  # the value is right, half of the gradient is missing
         lambda x: x * x + 1e-4 * (x - nd.stop_gradient(x)),
-        lambda x: nd.stop_gradient(x * x) + 0 * x,
         lambda x: (x * x).reshape((-1, 1)),
         lambda x: (x * x).astype("float64"),
         lambda x: x * x * np.nan,
