@@ -120,9 +120,9 @@ def test_pixels_are_scaled_to_mean_and_deviation(dtype, device):
 
 
 @pytest.mark.parametrize("before", [[], [Conv2D(3, 1)], [Activation("relu")]], ids=["first", "second", "after relu"])
-@pytest.mark.parametrize("channels", [True, False], ids=["channels", "pixels"])
-def test_dropout_drops_pixels_or_whole_channels(before, channels, device):
-    network = Sequential(*before, Dropout(0.25, channels=channels), image=(3, 5, 6))
+@pytest.mark.parametrize("options", [{}, {"channels": True}], ids=["pixels", "channels"])
+def test_dropout_drops_pixels_or_whole_channels(before, options, device):
+    network = Sequential(*before, Dropout(0.25, **options), image=(3, 5, 6))
     if network.size:
         network.allocate(device).weights[:] = 1
     with autograd.train_mode():
@@ -130,7 +130,7 @@ def test_dropout_drops_pixels_or_whole_channels(before, channels, device):
     assert (y == 0).mean() == pytest.approx(0.25, abs=0.08)
     assert has_dropout(network) and not has_dropout(Sequential(*before, Dense(2)))
     varies = [(np.diff(y, axis=axis) != 0).any() for axis in range(4)]
-    assert varies == [True, True, not channels, not channels]
+    assert varies == [True, True, not options, not options]
 
 
 REFUSED = [
