@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import timeit
 from pathlib import Path
@@ -367,6 +368,7 @@ def compare(args):
         if not os.path.exists(os.path.join(args.data, name)):
             raise ValueError(f"{args.data}: there is no {name}; --data names a directory with MNIST's four .gz files")
     report = {}
+    tqdm.set_lock(threading.RLock())  # tqdm's own lock is a semaphore, which a killed process would leave behind
     with tqdm(total=len(workloads) * args.rounds, disable=None, unit=" rounds") as bar:
         for workload in workloads:
             bar.set_description(workload)

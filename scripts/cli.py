@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-INSTALL = 'python3 -m venv .venv && .venv/bin/pip install -q -e ".[scripts]"'
+INSTALL = (
+    'python3 -m venv .venv && .venv/bin/pip install -e ".[scripts]" && .venv/bin/pip install --no-deps mxnet==1.9.1'
+)
 
 
 def explain_import_error(error):

@@ -13,7 +13,7 @@ from tinymnist.experiments import figures, recipes
 from tinymnist.experiments.evaluation import measure_accuracies
 from tinymnist.idx import replace_file
 from tinymnist.runtime.files import lock_directory, new_run_directory
-from tinymnist.runtime.progress import BAR
+from tinymnist.runtime.progress import make_bar
 
 
 def make_parser():
@@ -80,13 +80,11 @@ def compare(args):
 
 def train_all(args, rules, data, arguments, settings, directory):
     """Train with every rule and seed, and write compare.json after each rule. Leaves out rules that diverge."""
-    from tqdm import tqdm
-
     arguments = {**arguments, "image": (1, *data.train.images.shape[1:])}
     about = {"model": args.model, "data": data.source, "fingerprint": data.fingerprint, "arguments": vars(args)}
     as_published = not (args.normalize or args.limit or args.hold_out or args.batch_size)
     total, results = len(rules) * args.seeds * args.epochs * len(data.train.labels[: args.limit]), []
-    with tqdm(total=total, leave=False, disable=True if args.quiet else None, **BAR) as bar:  # None: only on a terminal
+    with make_bar(total, disable=True if args.quiet else None) as bar:
         for rule in rules:
             name, hyper, runs = rule.name, rule.hyper, []
             try:

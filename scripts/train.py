@@ -12,6 +12,7 @@ import cli
 import tinymnist as tm
 from tinymnist.experiments import figures, recipes
 from tinymnist.experiments.recipes import RECIPES, default_hyper
+from tinymnist.runtime.devices import describe_threads
 from tinymnist.runtime.files import new_run_directory
 from tinymnist.runtime.progress import Progress
 
@@ -181,6 +182,7 @@ def train(args, signals):
         print(f"{run.model!r} by {run.optimizer!r}, seed {run.settings.seed}{name}")
         limited = used < len(run.data.train.labels)
         print(run.data.source + (f"; trains on the first {used:,} only" if limited else ""))
+        print(describe_threads(run.model))
     untrained = None
     with Progress(run, quiet=args.quiet, intervals=args.log_interval is not None) as progress:
         if recipe and recipe.untrained:

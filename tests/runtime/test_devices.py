@@ -6,10 +6,12 @@ import pytest
 from commands import command
 from runs import RULES, SMALL, check_close, digits, make_run
 
+import tinymnist as tm
 from tinymnist.backend import mx, nd
-from tinymnist.runtime.devices import Exchange, find_devices
+from tinymnist.runtime.devices import Exchange, describe_threads, find_devices
 
 GPUS = mx.context.num_gpus()
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 # Two halves are summed in another order than the whole batch, so that the last bit may differ: 2.4e-7 for the largest
 # weights. If a share were missing, the difference would be 1e-2.
 CLOSE = 1e-6
@@ -66,3 +68,14 @@ def test_several_devices_are_like_one(devices, model, rule):
 def test_the_published_experiment_with_two_devices(capsys, tmp_path):
     assert command("train")("--recipe", "mlp-xavier", "--save", tmp_path / "run", "--quiet") == 0
     assert float(capsys.readouterr().out.split("test accuracy ")[1].split()[0]) > 0.94
+
+
+@pytest.mark.parametrize("variable, threads", [(None, max(1, CORES // 2)), (str(CORES), CORES), ("1", 1)])
+def test_the_header_names_the_cores_and_when_more_would_help(variable, threads, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if variable:
+        monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    used = f"MXNet uses {threads} of {CORES} cores"
+    assert describe_threads(tm.mlp()) == f"{used}; more do not help a model without convolutions"
+    advice = "" if threads == CORES else f"; OMP_NUM_THREADS={CORES} is faster on an idle machine"
+    assert describe_threads(tm.lenet()) == used + advice
