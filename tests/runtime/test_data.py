@@ -135,12 +135,13 @@ def test_labels_may_be_whole_numbers_of_any_type(tmp_path, dtype):
 
 
 def test_the_fingerprint_depends_on_all_data_and_on_nothing_else(tmp_path):
-    other, turned = change(IMAGES, IMAGES[6], "uint8"), np.ascontiguousarray(IMAGES.reshape(12, 4, 5))
+    other, turned = IMAGES.copy(), IMAGES.reshape(12, 4, 5)
+    other[11, 4, 3] ^= 1
     cases = [
         {},
         {"train": (other, LABELS)},
         {"train": (IMAGES, change(LABELS, 9, "uint8"))},
-        {"test": (other[:7], LABELS[:7])},
+        {"test": (other[5:], LABELS[:7])},
         {"test": (IMAGES[:7], LABELS[1:8])},
         {"train": (IMAGES[:11], LABELS[:11])},
         {"train": (turned, LABELS), "test": (turned[:7], LABELS[:7])},
