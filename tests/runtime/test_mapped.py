@@ -2,12 +2,10 @@
 
 import gzip
 import itertools
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from commands import ROOT, module
+from commands import ROOT, finish, module, start
 
 from tinymnist import idx
 from tinymnist.backend import mx
@@ -15,7 +13,6 @@ from tinymnist.batches import Batches, Split, permutation
 from tinymnist.datasets import mapped
 from tinymnist.datasets.mapped import HostBatches, make_batches, map_file, pixel_statistics, read_rows, release_pages
 from tinymnist.idx import DataError
-from tinymnist.runtime.step import share_batches
 
 
 def test_mapping_a_file_gives_the_array_or_the_sentence_that_reading_gives(tmp_path):
@@ -42,22 +39,19 @@ def test_mapping_a_file_gives_the_array_or_the_sentence_that_reading_gives(tmp_p
     assert outcome(map_file) == outcome(idx.read) == f"{path}: cannot be read: No such file or directory"
 
 
-ROWS = np.array([3, 0, 17, 3])
-
-
 @pytest.mark.parametrize(
     "part", [np.s_[:], np.s_[:50], np.s_[30:], np.s_[5:90:3], np.s_[::-1], np.s_[:, 2:4], np.s_[:, ::2, ::-1]], ids=str
 )
 def test_rows_are_those_of_the_array(tmp_path, part):
-    array = np.random.default_rng(0).integers(0, 256, (100, 7, 9), np.uint8)
+    array, rows = np.random.default_rng(0).integers(0, 256, (100, 7, 9), np.uint8), np.array([3, 0, 17, 3])
     idx.write(tmp_path / "file", array)
     images = map_file(tmp_path / "file")[part]
     assert isinstance(images, np.memmap) and not images.flags.writeable
     release_pages(images)
     for some in (images, images.copy(), array[part]):
-        found = read_rows(some, ROWS)
-        assert np.array_equal(found, array[part][ROWS]) and found.flags.writeable
-    assert len(read_rows(images, ROWS[:0])) == 0
+        found = read_rows(some, rows)
+        assert np.array_equal(found, array[part][rows]) and found.flags.writeable
+    assert len(read_rows(images, rows[:0])) == 0
 
 
 def test_rows_of_a_file_that_became_shorter_or_is_gone_are_one_sentence(tmp_path):
@@ -76,61 +70,28 @@ def test_rows_of_a_file_that_became_shorter_or_is_gone_are_one_sentence(tmp_path
 @pytest.mark.parametrize("counted", [1, 100, 10**6])
 def test_statistics_are_those_of_all_pixels(shape, counted, monkeypatch):
     monkeypatch.setattr(mapped, "COUNTED", counted)
-    images = np.random.default_rng(0).integers(0, 256, shape).astype("uint8")
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     images[-1] = 255
-    mean, std = pixel_statistics(images)
-    assert mean == pytest.approx((images / 255).mean(), rel=1e-12) and type(mean) is float
-    assert std == pytest.approx((images / 255).std(), rel=1e-12) and type(std) is float
+    found, pixels = pixel_statistics(images), images / 255
+    assert found == pytest.approx((pixels.mean(), pixels.std()), rel=1e-12) and {*map(type, found)} == {float}
 
 
-def make_split(n, path=None):
-    """n random images of 2 x 3, mapped if there is a path"""
+def make_split(n):
     images = np.random.default_rng(0).integers(0, 256, (n, 2, 3), np.uint8)
-    if path is not None:
-        idx.write(path, images)
-        images = map_file(path)
     return Split(images, (np.arange(n) % 10).astype(np.uint8))
 
 
-def same(batch, other):
-    """Two batches are equal, or there is none."""
-    return (batch is other is None) or all(
-        a.context == b.context and a.dtype == b.dtype and np.array_equal(a.asnumpy(), b.asnumpy())
-        for a, b in zip(batch, other)
-    )
-
-
-@pytest.mark.parametrize("place", ["on the host", "on disk"])
 @pytest.mark.parametrize("n, size", [(1, 1), (10, 3), (10, 5), (10, 99), (600, 64)])
-def test_host_batches_are_those_of_the_device(tmp_path, device, place, n, size):
+def test_host_batches_are_those_of_the_device(tmp_path, device, n, size):
+    """test_step.py divides them among devices."""
     split, order = make_split(n), permutation(1, 2, n)
-    host = HostBatches(make_split(n, tmp_path / "images") if place == "on disk" else split, size, device)
-    ours = Batches(split, size, device)
-    assert all(same(*pair) for pair in itertools.zip_longest(host.epoch(order), ours.epoch(order)))
-    for share in ((0, 1), (0, 3), (2, 3)):
-        for start in (0, 1):
-            found, expected = (share_batches(batches, order, share, start=start) for batches in (host, ours))
-            assert all(same(*pair) for pair in itertools.zip_longest(found, expected))
-
-
-def test_altered_batches_have_their_own_random_numbers(device):
-    def alter(images, rng):
-        calls.append((images.tolist(), rng.integers(1 << 30)))
-        return 255 - images
-
-    calls, order, split = [], permutation(0, 0, 10), make_split(10)
-    batches = make_batches(split, 4, device, alter)
-    found = list(share_batches(batches, order, (1, 2), start=1, seed=(5, 3)))
-    numbers = [np.random.default_rng((5, 3, batch, 1)).integers(1 << 30) for batch in (1, 2)]
-    parts = [order[6:8], order[9:]]
-    assert calls == [(split.images[part].tolist(), number) for part, number in zip(parts, numbers)]
-    for (images, labels), part in zip(found, parts):
-        assert np.array_equal(images.asnumpy()[:, 0], 255 - split.images[part])
-        assert np.array_equal(labels.asnumpy(), split.labels[part])
-    calls.clear()
-    for _ in range(2):
-        next(batches.epoch(order))
-    assert calls[0] == calls[1]  # without a seed, too
+    idx.write(tmp_path / "images", split.images)
+    on_disk = split._replace(images=map_file(tmp_path / "images"))
+    for host in (HostBatches(split, size, device), HostBatches(on_disk, size, device)):
+        for pair in itertools.zip_longest(host.epoch(order), Batches(split, size, device).epoch(order)):
+            for ours, expected in zip(*pair):
+                assert (ours.context, ours.dtype) == (expected.context, expected.dtype)
+                assert np.array_equal(ours.asnumpy(), expected.asnumpy())
 
 
 @pytest.mark.parametrize("n, kind", [(256, Batches), (257, HostBatches)])
@@ -148,11 +109,10 @@ def test_only_mapped_files_above_256_mib_and_altered_images_stay_where_they_are(
 
 TRAIN = """
 import sys
+sys.path.append("scripts")
 import tinymnist as tm
+from scaling import read_memory
 from tinymnist.datasets import mapped
-
-def megabytes(what):  # VmHWM is the most memory that was used, with the pages of files
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(what)) / 1000
 
 def train(data, kind):
     rule = tm.Optimizer("sgd", lr=0.1)
@@ -161,10 +121,10 @@ def train(data, kind):
     return run.fingerprint
 
 train(tm.load("digits"), mapped.Batches)  # MXNet and our code are in memory
-before = megabytes("VmRSS")
+before = read_memory("VmRSS")
 mapped.WHOLE = int(sys.argv[2])
 train(tm.load(sys.argv[1]), mapped.HostBatches)
-print(megabytes("VmHWM") - before)
+print(read_memory("VmHWM") - before)  # the most memory that was used, with the pages of files
 """
 
 
@@ -176,7 +136,6 @@ print(megabytes("VmHWM") - before)
 def test_an_epoch_takes_little_memory(tmp_path, examples, whole, megabytes):
     """All images are read, in random order. Most memory is used to count pixels: 34 MB, 8 bytes for each."""
     module("scaling").write_noise(tmp_path / "data", examples)
-    command = [sys.executable, "-c", TRAIN, str(tmp_path / "data"), str(whole)]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert result.returncode == 0, result.stderr
-    assert float(result.stdout) < megabytes
+    status, out, err = finish(start(tmp_path / "data", whole, python=["-c", TRAIN], cwd=ROOT))
+    assert status == 0, err
+    assert float(out) < megabytes
