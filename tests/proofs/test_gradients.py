@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from proof import VARIANTS, finite_differences, numbers
 
-from tinymnist import layers, loss, models, ops, windows
+from tinymnist import layers, loss, models, ops
 from tinymnist.backend import mx, nd
 
 X, IMAGES, LABELS = (4, 6), (2, 3, 7, 8), [3, 0, 5, 1]
@@ -38,8 +38,6 @@ OPERATIONS = {  # name: function, shapes of its inputs
     "tanh": (ops.tanh, X),
     "sigmoid": (ops.sigmoid, X),
     "flatten": (ops.flatten, IMAGES),
-    "to_chwn": (windows.to_chwn, IMAGES),
-    "to_nchw": (windows.to_nchw, IMAGES),
     "dropout": (fix_seed(lambda x: ops.dropout(x, 0.5)), X),
     "dropout of channels": (fix_seed(lambda x: ops.dropout(x, 0.25, axes=(2, 3))), IMAGES),
     "log_softmax": (loss.log_softmax, X),

@@ -68,6 +68,7 @@ def test_parameters_are_views_of_one_vector(device):
     shapes = {"0.weight": (2, 1, 3, 3), "0.bias": (2,), "3.weight": (3, 8), "3.bias": (3,)}
     assert {name: value.shape for name, value in network.parameters.items()} == shapes
     assert network.size == 18 + 2 + 24 + 3 == network.weights.size == network.gradients.size
+    assert (network.classes, repr(network)) == (3, "Sequential (47 parameters)")
     network.weights[:] = nd.arange(network.size, ctx=device)
     values = [value.asnumpy().ravel() for value in network.parameters.values()]
     np.testing.assert_array_equal(np.concatenate(values), np.arange(network.size))
@@ -95,7 +96,7 @@ def test_initialize_draws_weights_and_leaves_biases_at_0(kind, number, dtype, de
 
 
 def test_the_defaults_are_xavier_the_seed_0_and_float32_on_the_cpu():
-    network, twin = Sequential(Dense(10)).initialize(), Sequential(Dense(10), init=("xavier", 3.0))
+    network, twin = Sequential(Dense(10)).initialize(), Sequential(Dense(10), image=(1, 28, 28), init=("xavier", 3.0))
     np.testing.assert_array_equal(network.weights.asnumpy(), twin.initialize(0).weights.asnumpy())
     assert (network.weights.context, network.weights.dtype) == (mx.cpu(), np.float32)
 
@@ -112,11 +113,14 @@ def test_a_copy_is_equal_and_independent(device):
 
 
 def test_pixels_are_scaled_to_mean_and_deviation(dtype, device):
-    network, images = mlp().initialize(0, device, dtype), nd.array([[0, 51, 255]], device, "uint8")
-    assert network.scale(images).dtype == np.dtype(dtype)
-    np.testing.assert_allclose(network.scale(images).asnumpy(), [[0, 0.2, 1]], rtol=1e-6)
-    network.mean, network.std = 0.1, 0.5
-    np.testing.assert_allclose(network.scale(images).asnumpy(), [[-0.2, 0.2, 1.8]], rtol=1e-6)
+    network = Sequential(Dense(2), image=(1, 1, 3)).initialize(0, device, dtype)
+    images = nd.array([0, 51, 255], device, "uint8").reshape((1, 1, 1, 3))
+    for mean, std, expected in ((0, 1, [0, 0.2, 1]), (0.1, 0.5, [-0.2, 0.2, 1.8])):
+        network.mean, network.std = mean, std
+        scaled = network.scale(images)
+        assert scaled.dtype == np.dtype(dtype)
+        np.testing.assert_allclose(scaled.asnumpy().ravel(), expected, rtol=1e-6)
+        np.testing.assert_array_equal(network(images).asnumpy(), network(scaled).asnumpy())
 
 
 @pytest.mark.parametrize("before", [[], [Conv2D(3, 1)], [Activation("relu")]], ids=["first", "second", "after relu"])
