@@ -54,7 +54,7 @@ def prepare_tinymnist(contender, workload, data, peer):
     import tinymnist as tm
     from tinymnist.backend import nd
     from tinymnist.batches import permutation
-    from tinymnist.runtime.step import Step
+    from tinymnist.runtime.step import Step, share_batches
 
     name, arguments, rule, size = WORKLOADS[workload]
     model = tm.models.MODELS[name](**arguments).initialize(0)
@@ -75,7 +75,7 @@ def prepare_tinymnist(contender, workload, data, peer):
         step.update(step.optimizer.hyper)
 
     def train_epoch():
-        for batch in step.batches.epoch(permutation(0, 0, len(split.labels))):
+        for batch in share_batches(step.batches, permutation(0, 0, len(split.labels)), step.share):
             train(batch)
 
     work = {PREDICT: lambda: tm.predict(model, images), EPOCH: train_epoch}
