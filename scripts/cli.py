@@ -9,9 +9,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-INSTALL = (
-    'python3 -m venv .venv && .venv/bin/pip install -e ".[scripts]" && .venv/bin/pip install --no-deps mxnet==1.9.1'
-)
+SETUP = 'python3 -m venv .venv && .venv/bin/pip install -e ".[scripts]" && .venv/bin/pip install --no-deps mxnet==1.9.1'
 
 
 def explain_import_error(error):
@@ -19,7 +17,7 @@ def explain_import_error(error):
     python, script = ROOT / ".venv" / "bin" / "python", os.path.relpath(Path(sys.argv[0]).resolve(), ROOT)
     again = shlex.join([".venv/bin/python", script, *sys.argv[1:]])
     ready = python.exists() and Path(sys.prefix) != ROOT / ".venv"
-    type_this = again if ready else f"{INSTALL} && {again}"
+    type_this = again if ready else f"{SETUP} && {again}"
     return f"{sys.executable} cannot import tinymnist: {error}. Type in {ROOT}: {type_this}"
 
 

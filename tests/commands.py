@@ -1,27 +1,25 @@
-"""The scripts as functions: command("train")("--model", "lenet") returns the exit status; train.py as a process."""
+"""The scripts as functions: command("train")("--model lenet") returns the exit status; train.py as a process."""
 
-import importlib.util
+import shlex
 import signal
 import subprocess
 import sys
+from importlib import import_module as module
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = str(ROOT / "scripts" / "train.py")
-PATIENCE = 300  # seconds to wait for a process on a busy machine
-sys.path.append(str(ROOT / "scripts"))  # where the scripts find cli.py
+DIGITS = ROOT / "tinymnist" / "datasets" / "digits"
+sys.path.insert(0, str(ROOT / "scripts"))
 
 
-def module(name):
-    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / "scripts" / f"{name}.py")
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
+def split(words):
+    """The arguments of a command, as a shell splits them"""
+    return [argument for word in words for argument in shlex.split(str(word))]
 
 
 def command(name):
-    main = module(name).main
-    return lambda *words: main([str(word) for word in words])
+    return lambda *words: module(name).main(split(words))
 
 
 def refused(capsys, status, *named):
@@ -37,10 +35,10 @@ def start(*words, python=("-u", SCRIPT), **options):
     """train.py as a process, in which Ctrl-C does what it does in a terminal."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     options = {**pipes, "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options}
-    return subprocess.Popen([sys.executable, *python, *map(str, words)], **options)
+    return subprocess.Popen([sys.executable, *python, *split(words)], **options)
 
 
 def finish(process):
-    """Wait for a process; return its status, its output and its errors."""
-    out, err = process.communicate(timeout=PATIENCE)
+    """Wait for a process, for five minutes at most; return its status, its output and its errors."""
+    out, err = process.communicate(timeout=300)
     return process.returncode, out, err

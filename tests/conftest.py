@@ -27,6 +27,11 @@ def dtype(request):
     return request.param
 
 
+@pytest.fixture
+def new_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
 def pytest_addoption(parser):
     text = "print the largest relative difference per function and dtype"
     parser.addoption("--differences", action="store_true", help=text)

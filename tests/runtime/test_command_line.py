@@ -1,6 +1,6 @@
-"""python scripts/train.py: what it prints, how it ends, and which sentence it prints for bad input."""
+"""The scripts: what they refuse, and what train.py prints and how it stops and resumes."""
 
-import io
+import contextlib
 import itertools
 import json
 import os
@@ -12,104 +12,209 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from commands import ROOT, SCRIPT, finish, module, refused, start
+from commands import DIGITS, ROOT, SCRIPT, command, finish, module, refused, start
 from runs import digits
 
 import tinymnist as tm
+from tinymnist.backend import mx
 from tinymnist.experiments import recipes
 from tinymnist.runtime import checkpoint, files, progress
 
-script = module("train")
-QUICK = ["--data", "digits", "--limit", "200", "--epochs", "2"]
+pytestmark = pytest.mark.usefixtures("new_working_directory")
+cli, script, train = module("cli"), module("train"), command("train")
+QUICK = "--data digits --limit 200 --epochs 2"
 
 
-def train(*words):
-    return script.main([str(word) for word in words])
+# Every script
 
 
-@pytest.fixture(autouse=True)
-def new_working_directory(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("TINYMNIST_DATA", raising=False)
+@pytest.mark.parametrize(
+    "error, status, sentence",
+    [
+        (tm.DataError("file: is bad"), 2, "file: is bad"),
+        (ValueError("lr is bad"), 2, "lr is bad"),
+        (ImportError("matplotlib is missing"), 2, "matplotlib is missing"),
+        (IsADirectoryError(21, "Is a directory", "x.csv"), 2, "x.csv: Is a directory"),
+        (tm.Diverged("the loss is nan"), 1, "the loss is nan"),
+        (MemoryError(), 1, "out of memory"),
+        (mx.MXNetError("Traceback:\n  line\nMXNetError: Memory allocation failed\n"), 1, "Memory allocation failed"),
+        (KeyboardInterrupt(), 130, "stopped by Ctrl-C"),
+        (KeyboardInterrupt(signal.SIGTERM), 143, "stopped by Ctrl-C"),
+    ],
+    ids=repr,
+)
+def test_an_error_becomes_a_sentence_and_a_status(error, status, sentence, capsys):
+    assert cli.run(Mock(side_effect=error)) == status
+    err = capsys.readouterr().err
+    assert err.endswith(f"{sentence}\n") and err.count("\n") == 1
 
 
-@pytest.fixture
-def last_line(capsys):
-    """The last line of a run that is saved in the directory run"""
-    assert train(*QUICK, "--save", "run") == 0
-    return capsys.readouterr().out.splitlines()[-1]
-
-
-def get_figures(text):
-    """The printed lines without everything that depends on the clock"""
-    lines = [line for line in text.splitlines() if "images/s" not in line]
-    return [line[:56] if re.match(r" +\d+ ", line) else line.split("; saved in")[0] for line in lines]
-
-
-# What it prints
-
-
-def test_help_describes_every_option(capsys):
-    assert train("--help") == 0
+@pytest.mark.parametrize("name", ["train", "compare", "predict", "bench", "launch", "scaling", "make_digits"])
+def test_help_describes_every_option_in_100_columns(name, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "100")
+    with contextlib.suppress(SystemExit):
+        assert command(name)("--help") == 0
     text = capsys.readouterr().out
-    options = """--model --opt --activation --hidden --filters --kernels --rate --recipe --list-recipes --epochs
-        --batch-size --lr --momentum --rho --eps --lr-decay --seed --device --kvstore --timeout --compile --no-compile
-        --data --limit --hold-out --normalize --no-normalize --augment --no-augment --save --save-every --resume
-        --log-interval --show --quiet"""
-    for option in options.split():
-        assert re.search(rf"^  (-h, )?.*{option}\b", text, re.M), option
-    assert text.count("default") >= 12 and all(model in text for model in tm.models.MODELS)
+    assert max(map(len, text.splitlines())) <= 100
+    assert not re.findall(r"^  -\S+(?: \S+)*\n(?! {10})", text, re.M)  # options without a description
+
+
+BAD_INPUT = """
+train lenet                                    unrecognized arguments: lenet; --help lists the options
+train --opt adam                               argument --opt: invalid choice: 'adam'
+train --opt adadelta --lr 1                    adadelta has no --lr; use --opt sgd or momentum or adagrad or rmsprop
+train --model resnet                           argument --model: invalid choice: 'resnet'
+train --activation relu                        softmax has no --activation; use --model mlp or lenet or dropout-cnn
+train --model lenet --filters 5                argument --filters: expected 2 arguments
+train --model lenet --filters 5 0              filters must be whole numbers of at least 1, not 5 0
+train --model lenet --hidden 5 6               lenet has one hidden layer, not 2; mlp can have several
+train --recipe cake                            there is no recipe 'cake'; the recipes are softmax-sgd, softmax-momentum
+train --limit 0                                limit must be a whole number of at least 1, not 0
+train --hold-out 0                             of 1,497 training images 1 to all but one can be held out, not 0
+train --hold-out 1497                          of 1,497 training images 1 to all but one can be held out, not 1,497
+train --save-every -1                          save every must be a whole number of at least 0, not -1
+train --save run                               run: holds another run; resume that one, or save into another directory
+train --resume run --rate 0                    --rate cannot be given with --resume: the saved run has its own
+train --resume run --lr 1                      --lr cannot be given with --resume
+train --resume run --model mlp                 --model cannot be given with --resume
+train --resume run --opt sgd                   --opt cannot be given with --resume
+train --resume run --recipe mlp                --recipe cannot be given with --resume
+train --resume run --save x                    --save cannot be given with --resume
+train --resume run --normalize                 run began with normalize False and cannot continue with True
+train --resume run --hold-out 5                run began with other data (the embedded UCI digits
+train --resume run --data nowhere              nowhere: is not a directory
+compare --rules sgd adam                       there is no update rule 'adam'; the rules are sgd, momentum, adagrad
+compare --rules sgd:lr                         'sgd:lr': 'lr' is not NAME=NUMBER, for example sgd:lr=0.1
+compare --seeds 0                              --seeds and --epochs must be at least 1, not 0 and 5
+compare --epochs 0                             --seeds and --epochs must be at least 1, not 1 and 0
+compare --batch-size 0                         batch size must be
+compare --hold-out 0                           of 1,497 training images 1 to all but one can be held out, not 0
+compare --activation tanh                      softmax has no --activation
+compare --device tpu                           there is no device 'tpu'
+predict nowhere                                nowhere: is not a directory; a saved run holds directories
+predict run --data nowhere                     nowhere: is not a directory
+predict run --images small                     the images in small are uint8 of the shape (300, 14, 28)
+predict run --images empty                     empty contains no images
+predict run --images images --labels labels    labels: there is a label 10
+predict run --labels labels                    --labels needs --images
+predict run --index 300                        --index must be from 0 to 299, not 300
+predict run --index 0 -1                       --index must be from 0 to 299, not 0 -1
+predict run x.png                              x.png: cannot be read
+predict run x.png --index 0                    --index cannot be given with pictures
+predict run x.png --data digits                give only one of pictures, --images and --data
+predict run --mistakes -95                     --mistakes must be 0 or more, not -95
+predict run --output p.txt                     --output must end in .npy or .csv, not p.txt
+predict run --output nowhere/p.npy             nowhere/p.npy: cannot be written: No such file or directory
+predict run --show                             --show needs --figures
+bench --seconds inf                            --seconds is inf; a turn takes a positive number
+bench --seconds 0                              --seconds is 0.0
+bench --rounds 0 --pixels                      --rounds is 0
+bench --threads 2 0                            --threads has 0; a number of threads is 1 or more
+bench --only cake                              --only cake: no name of a workload contains it; there are softmax sgd,
+bench --torch-python nowhere                   --torch-python nowhere: there is no such program
+bench --json nowhere/a.json                    --json nowhere/a.json: there is no such directory
+bench --plot .                                 --plot .: it is a directory
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A directory with a saved run and files of images and labels"""
+    place, test = tmp_path_factory.mktemp("place"), tm.load("digits").test
+    files = {"images": test.images, "small": test.images[:, ::2], "empty": test.images[:0], "labels": test.labels + 1}
+    for name, array in files.items():
+        tm.idx.write(place / name, array)
+    assert train(QUICK, "--save", place / "run") == 0
+    return place
+
+
+@pytest.mark.parametrize("line", BAD_INPUT.strip().splitlines())
+def test_bad_input_is_one_sentence_before_anything_begins(line, place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    for name in ("measure", "print_pixel_costs"):
+        monkeypatch.setattr(module("bench"), name, lambda *_: pytest.fail("it measures"))
+    monkeypatch.setenv("TINYMNIST_DATA", str(DIGITS))
+    words, sentence = re.split(" {3,}", line)
+    name, *words = words.split()
+    assert refused(capsys, command(name)(*words), sentence)
+    assert len([*place.rglob("epoch-*")]) == 2  # nothing was trained
+
+
+def test_a_python_without_the_packages_says_what_to_type():
+    status, out, err = finish(start("--opt adagrad", python=["-S", SCRIPT]))
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"{sys.executable} cannot import tinymnist: No module named 'tinymnist'. Type in {ROOT}: ")
+    assert err.endswith(".venv/bin/python scripts/train.py --opt adagrad\n")
+
+
+def test_ctrl_c_during_the_import_prints_no_traceback():
+    run = start("--data digits")
+    time.sleep(0.5)
+    run.send_signal(signal.SIGINT)
+    status, out, err = finish(run)
+    assert status in (-signal.SIGINT, 130) and out == "" and "Traceback" not in err
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_standard_output_and_standard_error_may_be_closed(closed):
+    streams = {"stdout": None, "stderr": None, "preexec_fn": lambda: os.close(closed)}
+    assert finish(start(QUICK, "--save run", **streams))[0] == 0
+    assert checkpoint.newest("run")[0]["epoch"] == 2
+
+
+def test_a_reader_that_ends_stops_the_script():
+    """train.py | head: the epoch that could not be printed is saved."""
+    run = start("--data digits --epochs 500 --save run")
+    next(line for line in run.stdout if line.startswith("epoch"))
+    run.stdout.close()
+    run.stdout = None
+    assert finish(run) == (2, None, "standard output cannot be written: Broken pipe\n")
+    assert checkpoint.newest("run")[0]["epoch"] >= 1
+
+
+def test_a_terminal_without_dashes_prints_question_marks():
+    """adadelta has no learning rate, which is printed as –"""
+    status, out, err = finish(start(QUICK, "--opt adadelta", env={**os.environ, "PYTHONIOENCODING": "ascii"}))
+    assert (status, err) == (0, "") and " ? " in out
+
+
+# What train.py prints
 
 
 def test_without_options_softmax_regression_trains(capsys):
     """20 epochs of the embedded digits by sgd, saved in a new directory."""
-    assert train("--data", "digits") == 0
+    assert train("--data digits") == 0
     out, err = capsys.readouterr()
-    lines = out.splitlines()
-    assert lines[0] == "softmax_regression (7,850 parameters) by sgd (lr 0.1), seed 0"
-    assert re.fullmatch(r"the embedded UCI digits: 1,497 training and 300 test images of 28x28 from [^;]*", lines[1])
-    assert len({len(line) for line in lines[2:23]}) == 1  # aligned
+    first, source, cores, *table, last = out.splitlines()
+    assert first == "softmax_regression (7,850 parameters) by sgd (lr 0.1), seed 0" and cores.startswith("MXNet uses ")
+    assert re.fullmatch(r"the embedded UCI digits: 1,497 training and 300 test images of 28x28 from [^;]*", source)
+    assert len(table) == 21 and len({len(line) for line in table}) == 1  # aligned
     (directory,) = Path("runs").iterdir()
-    assert lines[23].endswith(f" after 20 epochs; saved in {directory} (curves.png shows the curves)")
-    assert float(lines[23].split()[2]) > 0.85 and err == ""
+    assert last.endswith(f" after 20 epochs; saved in {directory} (curves.png shows the curves)")
+    assert float(last.split()[2]) > 0.85 and err == ""
     assert sorted(p.name for p in directory.iterdir()) == ["curves.png", "epoch-0019", "epoch-0020", "history.json"]
-    assert f"{json.loads((directory / 'history.json').read_text())[-1]['loss']:.4f}" in lines[22]
-
-
-def test_the_first_lines_name_the_recipe_and_the_limit(capsys):
-    assert train("--recipe", "mlp", "--data", "digits", "--limit", 1200, "--epochs", 1) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "mlp (109,386 parameters) by sgd (lr 0.1), seed 0, recipe mlp"
-    assert lines[1].endswith("; trains on the first 1,200 only") and " after 1 epoch; saved in " in lines[-1]
-
-
-def test_the_same_seed_prints_the_same_figures(capsys):
-    def print_figures(*words):
-        assert train(*QUICK, "--model", "dropout-cnn", "--log-interval", 1, *words) == 0
-        return get_figures(capsys.readouterr().out)
-
-    first = print_figures()
-    assert first == print_figures("--seed", 0) == print_figures("--save", "another directory")
-    assert first[2:] != print_figures("--seed", 1)[2:]
+    assert f"{json.loads((directory / 'history.json').read_text())[-1]['loss']:.4f}" in table[-1]
 
 
 def test_runs_of_the_same_second_have_a_directory_each(capsys, monkeypatch):
     monkeypatch.setattr("time.strftime", lambda form: "20261125-120000")
-    for end in ("", "-2", "-3"):
-        assert train(*QUICK, "--quiet") == 0
-        assert f"saved in runs/softmax_regression-sgd-20261125-120000{end} " in capsys.readouterr().out
+    for end in ("", "-2"):
+        assert train(QUICK, "--quiet") == 0
+        (line,) = capsys.readouterr().out.splitlines()
+        assert f"saved in runs/softmax_regression-sgd-20261125-120000{end} " in line
     with ThreadPoolExecutor() as pool:
-        directories = list(pool.map(lambda _: files.new_run_directory("runs/name"), range(20)))
-    assert len(set(directories)) == 20 and all(path.is_dir() for path in directories)
+        directories = set(pool.map(lambda _: files.new_run_directory("runs/name"), range(20)))
+    assert len(directories) == 20 and all(path.is_dir() for path in directories)
     with pytest.raises(tm.DataError, match="File exists"):
         files.new_run_directory(Path(__file__) / "name")
 
 
 def test_the_learning_rate_stops_falling_at_the_smallest_float32():
-    assert train(*QUICK, "--lr", "1e-30", "--lr-decay", "1e-10", "--epochs", 4, "--save", "run") == 0
+    assert train(QUICK, "--lr 1e-30 --lr-decay 1e-10 --epochs 4 --save run") == 0
     rates = [epoch["lr"] for epoch in checkpoint.newest("run")[0]["history"]]
     assert rates == pytest.approx([1e-30, *[float(np.finfo(np.float32).tiny)] * 3])
 
@@ -121,89 +226,92 @@ def test_fit_prints_the_same_table(capsys):
 
 
 @pytest.mark.parametrize("columns", [40, 80])
-def test_the_bar_shows_epoch_loss_speed_and_time(columns, monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    monkeypatch.setattr(sys, "stderr", Terminal())
+def test_the_bar_shows_epoch_loss_speed_and_time(columns, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     for name, value in {"dynamic_ncols": False, "ncols": columns - 1, "mininterval": 0}.items():  # 0: every batch
         monkeypatch.setitem(progress.BAR, name, value)
-    assert train(*QUICK, "--epochs", 10, "--log-interval", 1) == 0
-    bars = [line for line in sys.stderr.getvalue().split("\r") if "loss" in line]
+    assert train(QUICK, "--epochs 10 --log-interval 1") == 0
+    bars = [line for line in capsys.readouterr().err.split("\r") if "loss" in line]
     assert re.match(r"epoch 10/10 loss \d\.\d{3} .*img/s \d\d:\d\d", bars[-1])
     assert max(map(len, bars)) < columns
 
 
-# Resuming
+def test_images_may_have_other_sizes(capsys):
+    rng = np.random.default_rng(0)
+    for height, width, model in ((1, 1, "softmax"), (3, 50, "mlp"), (17, 30, "lenet")):
+        for part in ("train", "t10k"):
+            tm.idx.write(f"{part}-images-idx3-ubyte", rng.integers(0, 256, (30, height, width), np.uint8))
+            tm.idx.write(f"{part}-labels-idx1-ubyte", rng.integers(0, 10, 30, np.uint8))
+        assert train("--data . --epochs 1 --model", model) == 0
+    assert refused(capsys, train("--data . --model lenet --kernels 5 8"), "a window of 8 is larger than the 6 pixels")
+    tm.idx.write("train-images-idx3-ubyte", np.full((30, 17, 30), 7, np.uint8))
+    assert refused(capsys, train("--data . --normalize"), "all pixels are equal")
+
+
+def test_a_run_succeeds_without_its_figure(capsys, monkeypatch):
+    Path("run/curves.png").mkdir(parents=True)
+    assert train(QUICK, "--save run") == 0
+    out, err = capsys.readouterr()
+    assert err == "the curves cannot be drawn: run/curves.png: cannot be written: Is a directory\n"
+    assert out.endswith("epochs; saved in run\n")
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert train("--resume run --epochs 3 --show") == 0
+    err = capsys.readouterr().err
+    assert err.startswith("the curves cannot be drawn: ") and err.count("\n") == 1
+
+
+# How it stops and resumes
+
+
+def get_figures(text):
+    """The printed lines without everything that depends on the clock"""
+    lines = [line for line in text.splitlines() if "images/s" not in line]
+    return [line[:56] if re.match(r" +\d+ ", line) else line.split("; saved in")[0] for line in lines]
 
 
 def test_resume_restores_everything(capsys):
     """Model, rule, data, held-out images and all settings: the figures are those of a run that was not stopped."""
-    data = Path(tm.__file__).parent / "datasets" / "digits"
-    what = ["--data", data, "--hold-out", 200, "--limit", 330, "--seed", 3, "--rate", 0.3, "--hidden", 20]
-    how = ["--model", "dropout-cnn", "--opt", "rmsprop", "--lr", 0.002, "--rho", 0.8, "--eps", 1e-6]
-    more = ["--activation", "tanh", "--batch-size", 10, "--lr-decay", 0.7, "--normalize", "--augment"]
-    assert train(*what, *how, *more, "--epochs", 3) == 0
+    what = f"--data {DIGITS} --hold-out 200 --limit 330 --model dropout-cnn --rate 0.3 --hidden 20 --activation tanh"
+    how = "--opt rmsprop --lr 0.002 --rho 0.8 --eps 1e-6 --lr-decay 0.7 --batch-size 10 --seed 3"
+    more = "--normalize --augment --no-compile --device cpu:1"
+    assert train(what, how, more, "--epochs 3") == 0
     expected = get_figures(capsys.readouterr().out)
-    assert train(*what, *how, *more, "--epochs", 1, "--save", "a b", "--save-every", 16) == 0
+    assert expected[0].endswith(" by rmsprop (lr 0.002, rho 0.8, eps 1e-06), seed 3")
+    assert train(what, how, more, "--epochs 1 --save 'a b' --save-every 16") == 0
     first = get_figures(capsys.readouterr().out)
-    assert train("--resume", "a b", "--epochs", 3) == 0
+    assert train("--resume 'a b' --epochs 3") == 0
     second = get_figures(capsys.readouterr().out)
-    assert first[:3] + second[2:] == expected and first[:2] == second[:2]
+    assert first[:4] + second[3:] == expected and first[:3] == second[:3]
+    assert {"compile": False, "device": "cpu:1"}.items() <= checkpoint.newest("a b")[0]["settings"].items()
 
 
-@pytest.mark.parametrize("damage", [False, True])
-def test_a_complete_run_is_reported_again_even_if_its_last_checkpoint_is_damaged(damage, last_line, capsys):
-    sentence = "run has ended; give --epochs a number above 2 to continue it"
-    if damage:
-        Path("run/epoch-0002/model.params").write_bytes(b"")
-        sentence = "run/epoch-0002/model.params: is damaged"
-    assert train("--resume", "run") == 0
-    out, err = capsys.readouterr()
-    assert out.splitlines()[-1] == last_line and err.startswith(sentence) and err.count("\n") == 1
-
-
-def test_what_a_saved_run_does_not_accept(last_line, capsys):
-    own = "--model mlp, --opt sgd, --lr 1, --recipe mlp, --save x, --hidden 5, --filters 5 5, --rate 0"
-    cases = {words: f"{words.split()[0]} cannot be given with --resume" for words in own.split(", ")}
-    cases["--seed 1"] = "run began with seed 0 and cannot continue with 1"
-    cases["--limit 7"] = "run began with limit 200 and cannot continue with 7"
-    cases["--normalize"] = "run began with normalize False and cannot continue with True"
-    cases["--batch-size 7"] = "run began with batch size 64 and cannot continue with 7"
-    cases["--epochs 1"] = "run is in epoch 3 already and cannot end after 1"
-    cases["--hold-out 5"] = "run began with other data (the embedded UCI digits"
-    cases["--data nowhere"] = "nowhere: "
-    cases["--device gpu:77"] = "gpu(77)"
-    for words, sentence in cases.items():
-        assert refused(capsys, train("--resume", "run", *words.split()), sentence)
-    sentence = "run: holds another run; resume that one, or save into another directory"
-    assert refused(capsys, train(*QUICK, "--save", "run"), sentence)
-
-
-# Signals
-
-
-def send_signal(monkeypatch, owner, name, number, times=1):
-    """The process receives a signal when it calls owner.name for the `times`-th time."""
-    original, count = getattr(owner, name), itertools.count(1)
-
-    def call(*args, **kwargs):
-        if next(count) == times:
-            os.kill(os.getpid(), number)
-            time.sleep(0.01)
-        return original(*args, **kwargs)
-
-    monkeypatch.setattr(owner, name, call)
-
-
-def command_in(text):
-    """The command that the last line says to type"""
-    return text.splitlines()[-1].partition("; continue with: ")[2]
+def test_a_complete_run_is_reported_again_even_if_its_last_checkpoint_is_damaged(capsys):
+    assert train(QUICK, "--save run") == 0
+    last_line = capsys.readouterr().out.splitlines()[-1]
+    for sentence in ("run has ended; give --epochs a number above 2", "run/epoch-0002/model.params: is damaged"):
+        assert train("--resume run") == 0
+        out, err = capsys.readouterr()
+        assert out.splitlines()[-1] == last_line and err.startswith(sentence) and err.count("\n") == 1
+        for file in Path("run").glob("epoch-0002*/model.params"):
+            file.write_bytes(b"")
 
 
 NUMBERS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-RUN = ["--model", "dropout-cnn", "--batch-size", 10, "--log-interval", 1, "--data", "digits", "--limit", 330]
+RUN = "--model dropout-cnn --batch-size 10 --log-interval 1 --data digits --limit 330"
+
+
+def send_signal(monkeypatch, owner, name, number, times=1):
+    """Raise a signal when owner.name is called for the `times`-th time. Returns the handlers of both signals then."""
+    original, count, handlers = getattr(owner, name), itertools.count(1), []
+
+    def call(*args, **kwargs):
+        if next(count) == times:
+            signal.raise_signal(number)
+            handlers.extend(map(signal.getsignal, (signal.SIGINT, signal.SIGTERM)))
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, call)
+    return handlers
 
 
 @NUMBERS
@@ -220,15 +328,17 @@ RUN = ["--model", "dropout-cnn", "--batch-size", 10, "--log-interval", 1, "--dat
     ],
 )
 def test_a_stopped_run_resumes_as_if_it_had_not_stopped(owner, name, times, where, number, monkeypatch, capsys):
-    assert train(*RUN, "--epochs", 2) == 0
+    assert train(RUN, "--epochs 2") == 0
     expected = get_figures(capsys.readouterr().out)[-1]
     with monkeypatch.context() as patch:
-        send_signal(patch, owner, name, number, times)
-        assert train(*RUN, "--epochs", 2, "--save", "a run") == 128 + number
+        handlers = send_signal(patch, owner, name, number, times)
+        assert train(RUN, "--epochs 2 --save 'a run'") == 128 + number
+    assert handlers == [signal.SIG_DFL] * 2  # a second signal ends even a process that hangs
     out, err = capsys.readouterr()
-    assert out.splitlines()[-1].startswith(f"stopped {where}; ") and not err
-    assert shlex.split(command_in(out)) == [sys.executable, SCRIPT, "--resume", "a run"]
-    assert train("--resume", "a run") == 0
+    stopped, what_to_type = out.splitlines()[-1].split("; continue with: ")
+    assert (stopped, err) == (f"stopped {where}", "")
+    assert shlex.split(what_to_type) == [sys.executable, SCRIPT, "--resume", "a run"]
+    assert train("--resume 'a run'") == 0
     assert get_figures(capsys.readouterr().out)[-1] == expected
     assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
 
@@ -240,141 +350,39 @@ def test_a_stopped_run_resumes_as_if_it_had_not_stopped(owner, name, times, wher
 )
 def test_a_signal_before_or_after_the_training_ends_the_process(owner, name, epochs, number, monkeypatch, capsys):
     send_signal(monkeypatch, owner, name, number)
-    assert train(*QUICK, "--save", "run") == 128 + number
+    assert train(QUICK, "--save run") == 128 + number
     assert capsys.readouterr().err == "stopped while nothing was being trained\n"
     assert [path.name for path in Path().glob("run/epoch-*2")] == ["epoch-0002"] * (epochs == 2)
 
 
 def test_a_stopped_recipe_of_two_parts_continues_to_the_end_of_both(monkeypatch, capsys):
     send_signal(monkeypatch, tm.Run, "finish_epoch", signal.SIGINT, 3)
-    assert train("--recipe", "dropout", "--data", "digits", "--limit", 200, "--save", "run") == 130
-    out = capsys.readouterr().out
-    assert "stopped after 3 epochs; " in out and command_in(out).endswith(" --resume run --epochs 8")
+    assert train("--recipe dropout --data digits --limit 200 --save run") == 130
+    assert re.search("stopped after 3 epochs; .* --resume run --epochs 8\n$", capsys.readouterr().out)
 
 
-def test_an_ignored_signal_stays_ignored(monkeypatch):
+def test_an_ignored_signal_stays_ignored():
     """nohup and the & of a shell ignore SIGINT."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        send_signal(monkeypatch, tm.Run, "finish_epoch", signal.SIGINT)
-        assert train(*QUICK) == 0
-        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, before)
+    run = start("--data digits --epochs 50", preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+    next(line for line in run.stdout if line.startswith("    1 "))
+    run.send_signal(signal.SIGINT)
+    assert finish(run)[0] == 0
 
 
-@NUMBERS
-def test_a_stopped_process_prints_a_command_that_can_be_pasted(number):
-    run = start("--data", "digits", "--model", "lenet", "--epochs", 1000, "--save", "run")
-    while not run.stdout.readline().startswith("    1 "):
-        assert run.poll() is None
-    run.send_signal(number)
+def test_a_stopped_process_prints_a_command_that_can_be_pasted():
+    run = start("--data digits --model lenet --epochs 1000 --save run")
+    next(line for line in run.stdout if line.startswith("    1 "))
+    run.send_signal(signal.SIGINT)
     status, out, err = finish(run)
     state, _, damaged = checkpoint.newest("run")
-    assert (status, err, damaged) == (128 + number, "", [])
-    pasted = f"{command_in(out)} --epochs {state['epoch'] + 1} --quiet"
+    assert (status, err, damaged) == (130, "", [])
+    pasted = out.split("; continue with: ")[1].strip() + f" --epochs {state['epoch'] + 1} --quiet"
     assert "test accuracy" in subprocess.run(pasted, shell=True, check=True, capture_output=True, text=True).stdout
 
 
-def test_the_second_ctrl_c_ends_a_process_that_hangs():
-    code = f"""
-import runpy, sys, time
-import tinymnist as tm
-tm.runtime.run.LossReader.read = lambda *_: time.sleep(1000)
-sys.path.append({str(ROOT / "scripts")!r})
-runpy.run_path({SCRIPT!r}, run_name="__main__")
-"""
-    run = start("--data", "digits", "--save", "run", "--log-interval", 1, "--epochs", 1, python=["-c", code])
-    while not run.stdout.readline().startswith("epoch"):
-        assert run.poll() is None
-    for _ in range(2):
-        time.sleep(0.5)
-        assert run.poll() is None
-        run.send_signal(signal.SIGINT)
-    assert finish(run) == (-signal.SIGINT, "", "") and checkpoint.newest("run")[0]["epoch"] == 0
-
-
-# Bad input and failures
-
-BAD_INPUT = """
---lr -1                        lr of sgd must be a number from
---lr fast                      argument --lr: invalid float value: 'fast'
---opt rmsprop --rho 1          rho of rmsprop must be
---opt adadelta --lr 1          adadelta has no --lr; use --opt sgd or momentum or adagrad or rmsprop
---opt sgd --momentum 0.9       sgd has no --momentum; use --opt momentum
---opt adam                     argument --opt: invalid choice: 'adam'
---model resnet                 argument --model: invalid choice: 'resnet'
---activation relu              softmax has no --activation; use --model mlp or lenet or dropout-cnn
---model mlp --kernels 5 5      mlp has no --kernels; use --model lenet or dropout-cnn
---model lenet --filters 5      argument --filters: expected 2 arguments
---model lenet --filters 5 0    filters must be whole numbers of at least 1, not 5 0
---model lenet --kernels 29 5   a window of 29 is larger than the 28 pixels
---model lenet --hidden 5 6     lenet has one hidden layer, not 2; mlp can have several
---model lenet --rate 0.5       lenet has no --rate; use --model dropout-cnn
---model dropout-cnn --rate 1   dropout rate
---recipe cake                  there is no recipe 'cake'; the recipes are softmax-sgd, softmax-momentum
---epochs -1                    epochs must be a whole number of at least 0, not -1
---epochs                       argument --epochs: expected one argument
---limit 0                      limit must be a whole number of at least 1, not 0
---hold-out 1497                of 1,497 training images 1 to all but one can be held out, not 1,497
---save-every -1                save every must be a whole number of at least 0, not -1
---timeout 0                    timeout must be
---data nowhere                 nowhere:
---data .                       train-images-idx3-ubyte
---save LICENSE                 LICENSE:
---save /proc/run               /proc/run:
---resume nowhere               nowhere:
---resume LICENSE               LICENSE:
-lenet                          unrecognized arguments: lenet
-"""
-
-
-@pytest.mark.parametrize("words, sentence", [(line[:31], line[31:]) for line in BAD_INPUT.strip("\n").splitlines()])
-def test_bad_input(words, sentence, capsys):
-    Path("LICENSE").write_text("a file")
-    assert refused(capsys, train(*QUICK, *words.split()), sentence)
-    assert not list(Path().glob("runs/*/epoch-*"))  # nothing was trained
-
-
-def make_data(height, width, *, highest=255, classes=10, extra=0):
-    """Options for random images, with as many labels and `extra` more"""
-    directory = Path(f"{height}x{width}-{highest}-{classes}-{extra}")
-    directory.mkdir(exist_ok=True)
-    rng = np.random.default_rng(0)
-    for prefix in ("train", "t10k"):
-        images, labels = rng.integers(0, highest + 1, (30, height, width)), rng.integers(0, classes, 30 + extra)
-        tm.idx.write(directory / f"{prefix}-images-idx3-ubyte", images.astype("u1"))
-        tm.idx.write(directory / f"{prefix}-labels-idx1-ubyte", labels.astype("u1"))
-    return ["--data", directory, "--epochs", 1]
-
-
-def test_images_may_have_other_sizes():
-    for size, model in {(1, 1): "softmax", (3, 50): "mlp", (16, 16): "lenet", (17, 30): "lenet"}.items():
-        assert train(*make_data(*size), "--model", model) == 0
-
-
-def test_data_errors_are_sentences(capsys):
-    assert refused(capsys, train(*make_data(28, 28, extra=1)), "train-labels-idx1-ubyte: ", "30 images", "(31,)")
-    assert refused(capsys, train(*make_data(28, 28, classes=40)), "labels are whole numbers from 0 to 9")
-    assert refused(capsys, train(*make_data(28, 28, highest=0), "--normalize"), "all pixels are equal")
-    for size, model in itertools.product([(4, 4), (28, 4), (6, 6), (15, 13)], ["lenet", "dropout-cnn"]):
-        assert refused(capsys, train(*make_data(*size), "--model", model), "a window of ", "pixels of the padded image")
-
-
-def test_a_diverging_run_ends_with_status_1(capsys):
-    assert train(*QUICK, "--model", "mlp", "--lr", "1e20", "--save", "run") == 1
-    sentence = r"the loss of epoch 1, batch 2 is (nan|inf), the learning rate 1e\+20; try a smaller one\n"
-    assert re.fullmatch(sentence, capsys.readouterr().err)
-    assert checkpoint.newest("run")[0]["epoch"] == 0
-
-
-def test_a_run_succeeds_without_its_figure(capsys, monkeypatch):
-    Path("run/curves.png").mkdir(parents=True)
-    assert train(*QUICK, "--save", "run") == 0
-    out, err = capsys.readouterr()
-    assert err == "the curves cannot be drawn: run/curves.png: cannot be written: Is a directory\n"
-    assert out.endswith("epochs; saved in run\n")
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert train("--resume", "run", "--epochs", 3, "--show") == 0
-    err = capsys.readouterr().err
-    assert err.startswith("the curves cannot be drawn: ") and err.count("\n") == 1
+def test_a_command_has_relative_paths_where_possible(monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(ROOT / "a venv" / "bin" / "python"))
+    monkeypatch.chdir(ROOT)
+    assert cli.make_command(SCRIPT, "--epochs", 8) == "'a venv/bin/python' scripts/train.py --epochs 8"
+    monkeypatch.chdir(ROOT / "scripts")
+    assert shlex.split(cli.make_command(SCRIPT)) == [sys.executable, "train.py"]

@@ -6,17 +6,15 @@ import pytest
 import tinymnist as tm
 from tinymnist.experiments import figures
 
-pytest.importorskip("matplotlib", reason="figures are drawn by matplotlib")
-
 
 @pytest.fixture(autouse=True)
 def return_figures(monkeypatch, tmp_path):
     """Functions that draw return the figure itself, after saving it."""
-    save = figures.save_figure
-    monkeypatch.setattr(figures, "save_figure", lambda figure, _: save(figure, tmp_path / "figure.png") and figure)
+    save, file = figures.save_figure, tmp_path / "figure.png"
+    monkeypatch.setattr(figures, "save_figure", lambda figure, _: save(figure, file) and figure)
     yield
-    for path in tmp_path.glob("figure.png"):
-        assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size < 200_000
+    if file.exists():
+        assert file.read_bytes().startswith(b"\x89PNG") and file.stat().st_size < 200_000
 
 
 def read_lines(axes):
@@ -28,12 +26,11 @@ def read_lines(axes):
 
 def make_history(epochs, curve=True):
     """Epochs of 30 examples with losses 1 / e and 0.9 / e, and accuracies 1 - 0.3 / e and 1 - 0.2 / e."""
-
-    def epoch(e):
+    history = []
+    for e in range(1, epochs + 1):
         points = [[30 * e - 20, 2 / e], [30 * e - 10, 1.5 / e]] if curve else []
-        return tm.Epoch(e, 0.1, 1 / e, 1 - 0.3 / e, 0.9 / e, 1 - 0.2 / e, points, 1.0, [])
-
-    return [epoch(e) for e in range(1, epochs + 1)]
+        history.append(tm.Epoch(e, 0.1, 1 / e, 1 - 0.3 / e, 0.9 / e, 1 - 0.2 / e, points, 1.0, []))
+    return history
 
 
 def test_curves_show_losses_by_examples_and_accuracies_by_epoch():
@@ -48,9 +45,6 @@ def test_curves_show_losses_by_examples_and_accuracies_by_epoch():
     assert left.lines[1].get_linestyle() == "None"  # dots, next to the line of training
     assert np.allclose(lines["training, during the epoch"], [[1, 70], [2, 85], [3, 90]])
     assert np.allclose(lines["test, after the epoch"], [[0, 10], [1, 80], [2, 90], [3, 100 - 20 / 3]])
-
-
-def test_curves_of_short_epochs_show_their_means():
     left = figures.draw_curves(make_history(2, curve=False), 30, "no batch is logged", None).axes[0]
     assert np.allclose(read_lines(left)["training, mean of each epoch"], [[15, 1], [45, 0.5]])
     assert np.allclose(read_lines(left)["test"], [[30, 0.9], [60, 0.45]])
@@ -72,20 +66,20 @@ def test_one_epoch_is_visible(curve):
 
 def test_comparison_has_the_published_colours():
     runs = [{"training": row, "test": row + 1} for row in np.arange(6.0).reshape(2, 3)]
-    rules = {**{f"{rule} (lr 1)": rule for rule in tm.optim.RULES}, "sgd (lr 2)": "sgd"}
-    results = [{"label": label, "rule": rule, "runs": runs} for label, rule in rules.items()]
+    rules = [*tm.optim.RULES, "sgd"]
+    results = [{"label": f"{rule} {n}", "rule": rule, "runs": runs} for n, rule in enumerate(rules)]
     figure = figures.draw_comparison(results, "five rules", None)
     assert figure.get_suptitle() == "five rules"
     for axes, name, mean in zip(figure.axes, ("training", "test"), (1.5, 2.5)):
         assert axes.get_title() == f"{name} set" and axes.get_ylabel() == f"{name} accuracy, %"
-        assert np.allclose(read_lines(axes)["adagrad (lr 1)"], [[1, mean], [2, mean + 1], [3, mean + 2]])
+        assert np.allclose(read_lines(axes)["adagrad 2"], [[1, mean], [2, mean + 1], [3, mean + 2]])
         shaded = axes.collections[0].get_paths()[0].vertices[:, 1]
         assert (shaded.min(), shaded.max()) == (mean - 1.5, mean + 3.5)
         assert [line.get_color() for line in axes.lines] == ["red", "blue", "green", "orange", "black", "red"]
         assert [line.get_linestyle() for line in axes.lines] == ["-"] * 5 + ["--"]
 
 
-@pytest.mark.parametrize("n", [1, 6, 8, 11])
+@pytest.mark.parametrize("n", [1, 8, 11])
 def test_predictions_are_in_rows_of_eight(n):
     images, predicted = np.arange(n)[:, None, None] * np.ones((1, 28, 20)), np.arange(n)
     labels = np.where(predicted == 2, 7, predicted)
@@ -117,7 +111,6 @@ def test_confusion_matrix_colours_only_mistakes(mistakes):
 @pytest.mark.parametrize(
     "model, shape, title",
     [
-        (tm.softmax_regression(), (10, 28, 28), "of each digit"),
         (tm.mlp(hidden=(20,)), (20, 28, 28), "of each unit"),
         (tm.lenet(filters=(6, 3)), (6, 5, 5), "of each filter"),
         (tm.softmax_regression(image=(1, 8, 9)), (10, 8, 9), "of each digit"),
