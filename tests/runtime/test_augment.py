@@ -25,35 +25,32 @@ class Largest:
         return np.full(size, 0.5, dtype)
 
 
-@pytest.fixture
-def limit(monkeypatch):
-    def limit(**given):
-        for name in ("SHIFT", "ROTATION", "SCALE", "ALPHA"):
-            monkeypatch.setattr(augment, name, given.get(name.lower(), 0.0))
-
-    return limit
+def set_limits(monkeypatch, **limits):
+    for name in ("SHIFT", "ROTATION", "SCALE", "ALPHA"):
+        monkeypatch.setattr(augment, name, limits.get(name.lower(), 0.0))
 
 
-def test_with_all_limits_at_zero_nothing_changes(images, limit):
-    limit()
+def test_with_all_limits_at_zero_nothing_changes(images, monkeypatch):
+    set_limits(monkeypatch)
     assert np.array_equal(alter(images, rng(0)), images)
 
 
-def test_a_shift_moves_whole_pixels(images, limit):
-    limit(shift=3)
-    expected = np.zeros_like(images)
-    expected[:, :-3, :-3] = images[:, 3:, 3:]
-    assert np.array_equal(alter(images, Largest()), expected)
+@pytest.mark.parametrize(
+    "limits, expected",
+    [
+        ({"shift": 3}, lambda images: np.pad(images[:, 3:, 3:], ((0, 0), (0, 3), (0, 3)))),
+        ({"rotation": 90}, lambda images: np.rot90(images, 3, axes=(1, 2))),
+        ({"rotation": 180}, lambda images: np.rot90(images, 2, axes=(1, 2))),
+    ],
+    ids=str,
+)
+def test_shifts_by_whole_pixels_and_quarter_turns_are_exact(images, monkeypatch, limits, expected):
+    set_limits(monkeypatch, **limits)
+    assert np.array_equal(alter(images, Largest()), expected(images))
 
 
-@pytest.mark.parametrize("degrees, quarters", [(90, 3), (180, 2), (-90, 1), (360, 0)])
-def test_quarter_turns_are_exact(images, limit, degrees, quarters):
-    limit(rotation=degrees)
-    assert np.array_equal(alter(images, Largest()), np.rot90(images, quarters, axes=(1, 2)))
-
-
-def test_twice_the_size_is_exact(images, limit):
-    limit(scale=1)
+def test_twice_the_size_is_exact(images, monkeypatch):
+    set_limits(monkeypatch, scale=1)
     pairs = alter(images, Largest()).astype(float).reshape(-1, 14, 2, 14, 2).mean((2, 4))
     # Pixels 2i and 2i + 1 lie at i + 7 ∓ 1/4 of the original, so their mean is 1/8, 3/4 and 1/8 of three pixels.
     expected = images.astype(float)
@@ -62,13 +59,11 @@ def test_twice_the_size_is_exact(images, limit):
     assert np.abs(pairs - expected[:, 7:21, 7:21]).max() <= 0.51  # rounding to bytes
 
 
-@pytest.mark.parametrize("height, width", [(28, 28), (9, 17)])
-def test_interpolation_is_bilinear_everywhere(height, width):
+def test_interpolation_is_bilinear_everywhere():
     """The weight of pixel (i, j) at (y, x) is (1 − |y − i|)⁺ (1 − |x − j|)⁺."""
-    images = rng(0).integers(0, 256, (3, height, width)).astype(np.uint8)
-    y, x = (rng(k).uniform(-4, n + 3, (3, height, width)).astype(np.float32) for k, n in ((1, height), (2, width)))
-    rows = np.maximum(0, 1 - np.abs(y[..., None] - np.arange(height)))
-    columns = np.maximum(0, 1 - np.abs(x[..., None] - np.arange(width)))
+    images = rng(0).integers(0, 256, (3, 9, 17), np.uint8)
+    y, x = (rng(n).uniform(-4, n + 3, (3, 9, 17)).astype(np.float32) for n in (9, 17))
+    rows, columns = (np.maximum(0, 1 - np.abs(at[..., None] - np.arange(n))) for at, n in ((y, 9), (x, 17)))
     expected = np.einsum("nij,npqi,npqj->npq", images.astype(float), rows, columns)
     assert np.abs(interpolate(images, y, x) - expected).max() <= 0.501
 
@@ -77,7 +72,7 @@ def test_the_elastic_field_is_smooth_and_has_the_stated_strength():
     weights = gaussian(28)
     assert np.allclose(weights, weights.T) and np.allclose(weights[14].sum(), 1, atol=1e-3)
     assert np.isclose(weights[14, 18] / weights[14, 14], np.exp(-0.5), atol=1e-6)  # σ = 4 pixels away
-    noise = 2 * rng(0).random((2000, 28, 28), np.float32) - 1
+    noise = rng(0).uniform(-1, 1, (2000, 28, 28))
     field = augment.ALPHA * (weights @ noise @ weights.T)[:, 8:20, 8:20]
     # Of white noise with variance 1/3, G ∗ u has the variance 1/3 · 1/(4πσ²).
     expected = augment.ALPHA / np.sqrt(3 * 4 * np.pi * augment.SIGMA**2)

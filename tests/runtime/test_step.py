@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from tinymnist.backend import mx
-from tinymnist.batches import Batches, permutation
-from tinymnist.datasets.mapped import HostBatches
+from tinymnist.batches import Batches, Split, permutation
+from tinymnist.datasets.mapped import HostBatches, make_batches
 from tinymnist.runtime.step import TAKEN, share_batches
 
 
-def make_batches(kind, n, size, *alter):
+def make_split(n):
+    """Images of one pixel, which is the number of the example, as its label is"""
     number = np.arange(n, dtype=np.uint8)
-    return kind((number.reshape(n, 1, 1), number), size, mx.cpu(), *alter)
+    return Split(number.reshape(n, 1, 1), number)
 
 
 def read_labels(batches):
@@ -30,7 +31,7 @@ def read_labels(batches):
 @pytest.mark.parametrize("n, size", [(12, 4), (13, 4), (9, 8), (5, 2), (1, 3), (9, 100), (2 * TAKEN, 1), (200, 3)])
 @pytest.mark.parametrize("shares", [1, 2, 3, 7])
 def test_shares_divide_every_batch(kind, n, size, shares, start):
-    order, batches = permutation(0, 0, n), make_batches(kind, n, size)
+    order, batches = permutation(0, 0, n), kind(make_split(n), size, mx.cpu())
     parts = [read_labels(share_batches(batches, order, (i, shares), start=start)) for i in range(shares)]
     whole = [list(itertools.chain(*batch)) for batch in zip(*parts)]
     assert whole == [order[begin : begin + size].tolist() for begin in range(start * size, n, size)]
@@ -45,7 +46,7 @@ def test_altered_batches_draw_from_the_seed_the_batch_and_the_share():
     def draw(*seed):
         return np.random.default_rng(seed).integers(100, dtype=np.uint8)
 
-    order, batches = permutation(0, 0, 10), make_batches(HostBatches, 10, 4, alter)
+    order, batches = permutation(0, 0, 10), make_batches(make_split(10), 4, mx.cpu(), alter)
     shares = share_batches(batches, order, (1, 2), start=1, seed=(5, 3))
     for batch, part in ((1, order[6:8]), (2, order[9:])):
         images, labels = next(shares)
