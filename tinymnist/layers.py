@@ -2,10 +2,9 @@
 
 from tinymnist import ops
 from tinymnist.backend import nd
-from tinymnist.network import Layer, Sequential
+from tinymnist.network import Layer
+from tinymnist.network import Sequential as Sequential
 from tinymnist.windows import count_windows, pair
-
-__all__ = ["Activation", "AvgPool2D", "Conv2D", "Dense", "Dropout", "Flatten", "Layer", "MaxPool2D", "Sequential"]
 
 
 class Dense(Layer):

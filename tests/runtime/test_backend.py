@@ -2,13 +2,11 @@
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import ROOT, finish, start
 
-ROOT = Path(__file__).parents[2]
 SETTINGS = ("OPENBLAS_CORETYPE", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 
@@ -16,8 +14,7 @@ def run(code, path="", **settings):
     """(stdout, stderr) of a new Python process with these environment variables, and with `path` on its module path."""
     others = {name: value for name, value in os.environ.items() if name not in SETTINGS}
     environment = {**others, **settings, "PYTHONPATH": f"{path}{os.pathsep}{ROOT}"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, text=True, capture_output=True, timeout=300)
-    return done.stdout, done.stderr
+    return finish(start(python=["-c", code], env=environment))[1:]
 
 
 def loaded_settings(code, **settings):
@@ -58,33 +55,20 @@ def test_the_settings_of_the_user_stay():
 
 
 ABSENT = "cannot open shared object file: No such file or directory"
+INSTALL = "type: pip install requests setuptools && pip install --no-deps mxnet==1.9.1"
 
 
 @pytest.mark.parametrize(
-    "mxnet, sentence",
+    "error, reason, advice",
     [
-        (
-            "raise ModuleNotFoundError('No module named \\'mxnet\\'')",
-            "MXNet cannot be imported (No module named 'mxnet'); "
-            "type: pip install requests setuptools && pip install --no-deps mxnet==1.9.1",
-        ),
-        (
-            f"raise OSError('libarmpl_lp64_mp.so: {ABSENT}')",
-            f"MXNet cannot be imported (libarmpl_lp64_mp.so: {ABSENT}); read docs/AARCH64.md",
-        ),
-        (
-            f"raise OSError('libquadmath.so.0: {ABSENT}')",
-            f"MXNet cannot be imported (libquadmath.so.0: {ABSENT}); type: apt-get install libgomp1 libquadmath0",
-        ),
-        (
-            "raise RuntimeError('Cannot find the MXNet library.\\nList of candidates:\\nlibmxnet.so')",
-            "MXNet cannot be imported (Cannot find the MXNet library. List of candidates: libmxnet.so); "
-            "type: pip install requests setuptools && pip install --no-deps mxnet==1.9.1",
-        ),
+        ("ModuleNotFoundError", "No module named 'mxnet'", INSTALL),
+        ("RuntimeError", "Cannot find the MXNet library.\nList of candidates:\nlibmxnet.so", INSTALL),
+        ("OSError", f"libarmpl_lp64_mp.so: {ABSENT}", "read docs/AARCH64.md"),
+        ("OSError", f"libquadmath.so.0: {ABSENT}", "type: apt-get install libgomp1 libquadmath0"),
     ],
 )
-def test_a_missing_or_broken_mxnet_is_one_sentence(tmp_path, mxnet, sentence):
-    (tmp_path / "mxnet.py").write_text(mxnet)
+def test_a_missing_or_broken_mxnet_is_one_sentence(tmp_path, error, reason, advice):
+    (tmp_path / "mxnet.py").write_text(f"raise {error}({reason!r})")
     code = """
 import os, numpy
 before = numpy.__getattr__, {**os.environ}
@@ -93,6 +77,6 @@ try:
 finally:
     print((numpy.__getattr__, {**os.environ}) == before)
 """
-    output, error = run(code, tmp_path)
-    assert output == "True\n"
-    assert error.splitlines()[-1] == f"ImportError: {sentence}" and error.count("Error: ") == 1
+    out, err = run(code, tmp_path)
+    sentence = f"ImportError: MXNet cannot be imported ({' '.join(reason.split())}); {advice}"
+    assert (out, err.splitlines()[-1], err.count("Error: ")) == ("True\n", sentence, 1)

@@ -52,7 +52,7 @@ def test_the_digit_fills_the_box_and_its_mass_is_centred(shape):
     grey = np.zeros((shape[0] + 7, shape[1] + 12))
     grey[3 : 3 + shape[0], 5 : 5 + shape[1]] = 3.7
     picture = to_mnist(grey)
-    assert picture.shape == (28, 28) and picture.dtype == np.uint8 and picture.max() == 255
+    assert (picture.shape, picture.dtype, picture.max()) == ((28, 28), np.uint8, 255)
     assert box(picture) == tuple(max(1, round(20 * n / max(shape))) for n in shape)  # in proportion
     assert all(abs(where - 14) <= 0.5 for where in centre(picture))
 
@@ -74,16 +74,16 @@ def test_edges_are_smooth_and_strokes_keep_their_thickness():
     assert to_mnist(make_seven(1120, thick=2)).max() == 255  # a thin stroke is as bright
 
 
+GREY = [(255, 0), (0, 255), (10, 200), (120, 60), (90, 130)]
+COLOURED = [([200, 0, 0], [255] * 3), ([0, 0, 255], [0, 90, 0]), ([40, 0, 0], [0] * 3)]
+
+
 @pytest.mark.parametrize("side", [20, 28, 64, 300, 1200])
-@pytest.mark.parametrize("ink, paper", [(255, 0), (0, 255), (10, 200), (120, 60), (90, 130)])
-def test_any_size_dark_on_light_or_light_on_dark(read, side, ink, paper):
-    seven = make_seven(side).astype(int)
-    assert close(read((paper + (ink - paper) * seven // 255).astype(np.uint8)), to_mnist(seven), mean=1)
-
-
-@pytest.mark.parametrize("ink, paper", [([200, 0, 0], [255] * 3), ([0, 0, 255], [0, 90, 0]), ([40, 0, 0], [0] * 3)])
-def test_coloured_ink(read, ink, paper):
-    assert close(read(np.where(SEVEN[:, :, None], ink, paper).astype(np.uint8)), to_mnist(SEVEN), mean=1)
+@pytest.mark.parametrize("ink, paper", GREY + COLOURED, ids=str)
+def test_size_and_colours_make_no_difference(read, side, ink, paper):
+    seven = make_seven(side)
+    pixels = np.where(seven[:, :, None], ink, paper).astype(np.uint8).squeeze()
+    assert close(read(pixels), to_mnist(seven), mean=1)
 
 
 @pytest.mark.parametrize("colour", [(0,), (255,), (0, 0, 0), (255, 255, 255), (200, 10, 90)])
@@ -120,17 +120,12 @@ def test_a_damaged_exif_block_is_ignored(read, exif):
 
 
 def test_other_files_are_refused(tmp_path):
-    good = io.BytesIO()
+    good, path = io.BytesIO(), tmp_path / "picture"
     Image.fromarray(SEVEN).save(good, "png")
-    path = tmp_path / "picture"
     for content in (b"", b"hello", good.getvalue()[:20], good.getvalue()[:200], b"\xff\xd8\xff\xe0" + b"x" * 99):
         path.write_bytes(content)
         with pytest.raises(DataError, match=f"^{path}: is not a picture that can be read; expected PNG or JPEG$"):
             read_picture(path)
-    with pytest.raises(DataError, match=r"nowhere\.png: cannot be read: No such file"):
-        read_picture(tmp_path / "nowhere.png")
-    with pytest.raises(DataError, match="cannot be read: Is a directory"):
-        read_picture(tmp_path)
 
 
 def test_blank_pictures_are_refused(read):
