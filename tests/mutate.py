@@ -24,7 +24,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = ["idx", "batches", "ops", "windows", "loss", "init", "layers", "network", "models", "optim", "train"]
-OTHER_TESTS = {"windows": "ops", "network": "layers"}  # modules without a test file of their own
+OTHER_TESTS = {
+    "windows": ["ops", "layers"],
+    "network": ["layers", "models"],
+}  # not test_NAME
 SWAPS = {ast.FloorDiv: ast.Mult, ast.Pow: ast.Mult, ast.Mod: ast.Mult}
 for a, b in [
     (ast.Add, ast.Sub), (ast.Mult, ast.Div), (ast.LShift, ast.RShift), (ast.BitAnd, ast.BitOr), (ast.Lt, ast.LtE),
@@ -167,8 +170,8 @@ def run_tests(name, text, sender):
             if report.failed:
                 sender.send(report.nodeid)
 
-    tests = f"tests/proofs/test_{OTHER_TESTS.get(name, name)}.py"
-    options = ["-x", "-n0", "--tb=no", "--assert=plain", "-p", "no:cacheprovider", "-m", "not slow", tests]
+    tests = [f"tests/proofs/test_{test}.py" for test in OTHER_TESTS.get(name, [name])]
+    options = ["-x", "-n0", "--tb=no", "--assert=plain", "-p", "no:cacheprovider", "-m", "not slow", *tests]
     os._exit(pytest.main(options, plugins=[Plugin()]))
 
 
