@@ -1,4 +1,7 @@
-"""Images on disk or on the host give the batches that images on the device give, and take little memory."""
+"""Images on disk or on the host give the batches that images on the device give, divided among all devices and workers.
+
+They take little memory.
+"""
 
 import gzip
 import itertools
@@ -13,6 +16,7 @@ from tinymnist.batches import Batches, Split, permutation
 from tinymnist.datasets import mapped
 from tinymnist.datasets.mapped import HostBatches, make_batches, map_file, pixel_statistics, read_rows, release_pages
 from tinymnist.idx import DataError
+from tinymnist.runtime.step import TAKEN, share_batches
 
 
 def test_mapping_a_file_gives_the_array_or_the_sentence_that_reading_gives(tmp_path):
@@ -77,21 +81,45 @@ def test_statistics_are_those_of_all_pixels(shape, counted, monkeypatch):
 
 
 def make_split(n):
-    images = np.random.default_rng(0).integers(0, 256, (n, 2, 3), np.uint8)
-    return Split(images, (np.arange(n) % 10).astype(np.uint8))
+    return Split(np.random.default_rng(0).integers(0, 256, (n, 2, 3), np.uint8), np.arange(n).astype(np.uint8))
 
 
-@pytest.mark.parametrize("n, size", [(1, 1), (10, 3), (10, 5), (10, 99), (600, 64)])
-def test_host_batches_are_those_of_the_device(tmp_path, device, n, size):
-    """test_step.py divides them among devices."""
-    split, order = make_split(n), permutation(1, 2, n)
+@pytest.mark.parametrize("kind, on_disk", [(Batches, False), (HostBatches, False), (HostBatches, True)])
+@pytest.mark.parametrize("options", [{}, {"start": 1}, {"start": 3}], ids=str)
+@pytest.mark.parametrize("n, size", [(12, 4), (13, 4), (9, 8), (5, 2), (1, 3), (9, 100), (2 * TAKEN, 1), (600, 7)])
+@pytest.mark.parametrize("shares", [1, 2, 3, 7])
+def test_shares_divide_every_batch(tmp_path, device, kind, on_disk, n, size, shares, options):
+    """The devices and workers of a run have each example once, and about as many examples each."""
+    order, split = permutation(0, 0, n), make_split(n)
     idx.write(tmp_path / "images", split.images)
-    on_disk = split._replace(images=map_file(tmp_path / "images"))
-    for host in (HostBatches(split, size, device), HostBatches(on_disk, size, device)):
-        for pair in itertools.zip_longest(host.epoch(order), Batches(split, size, device).epoch(order)):
-            for ours, expected in zip(*pair):
-                assert (ours.context, ours.dtype) == (expected.context, expected.dtype)
-                assert np.array_equal(ours.asnumpy(), expected.asnumpy())
+    images = map_file(tmp_path / "images") if on_disk else split.images
+    batches = kind(Split(images, split.labels), size, device)
+    parts = [share_batches(batches, order, (i, shares), **options) for i in range(shares)]
+    for begin, *found in itertools.zip_longest(range(options.get("start", 0) * size, n, size), *parts):
+        for arrays, expected in zip(zip(*filter(None, found)), split):  # images, then labels
+            assert {(array.context, array.dtype) for array in arrays} == {(device, np.uint8)}
+            joined = np.concatenate([array.asnumpy() for array in arrays])
+            assert joined.tobytes() == expected[order[begin : begin + size]].tobytes()
+        sizes = [len(part[1]) if part else 0 for part in found]
+        assert sum(sizes) == min(size, n - begin) and max(sizes) - min(sizes) <= 1
+
+
+def test_altered_batches_draw_from_the_seed_the_batch_and_the_share():
+    def alter(images, rng):
+        return images ^ rng.integers(256, dtype=np.uint8)
+
+    def draw(*seed):
+        return np.random.default_rng(seed).integers(256, dtype=np.uint8)
+
+    order, split = permutation(0, 0, 10), make_split(10)
+    batches = make_batches(split, 4, mx.cpu(), alter)
+    shares = share_batches(batches, order, (1, 2), start=1, seed=(5, 3))
+    for batch, part in ((1, order[6:8]), (2, order[9:])):
+        images, labels = next(shares)
+        assert images.asnumpy().tobytes() == (split.images[part] ^ draw(5, 3, batch, 1)).tobytes()
+        assert labels.asnumpy().tolist() == split.labels[part].tolist()
+    images, _ = next(batches.epoch(order))  # without a seed, always the same
+    assert images.asnumpy().tobytes() == (split.images[order[:4]] ^ draw(0)).tobytes()
 
 
 @pytest.mark.parametrize("n, kind", [(256, Batches), (257, HostBatches)])
@@ -114,16 +142,15 @@ import tinymnist as tm
 from scaling import read_memory
 from tinymnist.datasets import mapped
 
-def train(data, kind):
+def train(data):
     rule = tm.Optimizer("sgd", lr=0.1)
-    run = tm.fit(tm.softmax_regression(), rule, data, epochs=1, batch_size=1000, normalize=True, log_interval=10)
-    assert type(run.steps[0].batches) is kind
-    return run.fingerprint
+    settings = {"epochs": 1, "batch_size": 1000, "normalize": True, "log_interval": 10}
+    return tm.fit(tm.softmax_regression(), rule, data, **settings).fingerprint
 
-train(tm.load("digits"), mapped.Batches)  # MXNet and our code are in memory
+train(tm.load("digits"))  # MXNet and our code are in memory
 before = read_memory("VmRSS")
 mapped.WHOLE = int(sys.argv[2])
-train(tm.load(sys.argv[1]), mapped.HostBatches)
+train(tm.load(sys.argv[1]))
 print(read_memory("VmHWM") - before)  # the most memory that was used, with the pages of files
 """
 
