@@ -1,10 +1,10 @@
-"""MXNet, imported in this one place, with help for newer numpys and processors: `from tinymnist.backend import nd`."""
+"""MXNet, imported in this one place, with help for newer numpys and processors. A student can skip this file."""
 
 import os
 import sys
 from pathlib import Path
 
-import numpy.fft  # numpy before MXNet: its own OpenBLAS reads OPENBLAS_CORETYPE, too, and chooses better by itself
+import numpy.fft  # before the settings below, which are for MXNet's OpenBLAS: numpy's own chooses better by itself
 import numpy.random
 
 __all__ = ["autograd", "mx", "nd"]
@@ -16,7 +16,7 @@ if "OPENBLAS_CORETYPE" not in os.environ and cpu.exists() and {"avx2", "fma"} <=
 
 
 def find_name_for_mxnet(name):
-    """numpy calls this for a name that it does not have. MXNet only re-exports such names: None is enough for it."""
+    """numpy's answer for names that it no longer has. MXNet imports some of them but never uses them: None will do."""
     if sys._getframe(1).f_globals.get("__name__", "").startswith("mxnet."):
         return bool if name == "bool" else None
     return find_name(name)

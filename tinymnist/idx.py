@@ -37,7 +37,7 @@ def read(file: str | os.PathLike | io.IOBase) -> np.ndarray:
         stream = gzip.GzipFile(fileobj=io.BytesIO(content)) if compressed else io.BytesIO(content)
         shape, dtype = read_header(stream)
         size = math.prod(shape) * dtype.itemsize
-        if compressed and size > max(64 << 20, 64 * len(content)):  # MNIST's files contain five times their size
+        if compressed and size > max(64 << 20, 64 * len(content)):  # MNIST's files grow five times
             raise DataError(f"{len(content):,} compressed bytes cannot be trusted to contain {size:,} bytes of data")
         array = np.frombuffer(read_data(stream, size), dtype).reshape(shape)
         return array.astype(dtype.newbyteorder("="), copy=False)
@@ -89,7 +89,8 @@ def read_data(stream, size):
     data = bytearray()
     while part := stream.read(min(1 << 20, size - len(data))):
         data += part
-    check_length(len(data) + len(stream.read(1)), size)  # tries one byte more: trailing bytes, or gzip's checksum
+    # Read one byte more: the file may be too long, and at its end gzip verifies its checksum.
+    check_length(len(data) + len(stream.read(1)), size)
     return data
 
 

@@ -19,7 +19,10 @@ class Layer:
     takes_vectors = False  # True: the network flattens images before this layer
 
     def plan(self, shape):
-        """For an example of this shape: the shapes of the parameters by name, and the shape of the result."""
+        """For an example of this shape: the shapes of the parameters, and the shape of the result.
+
+        Dense(10).plan((784,)) is {"weight": (10, 784), "bias": (10,)}, (10,).
+        """
         return {}, shape
 
 
@@ -44,6 +47,7 @@ class Sequential:
             self.functions.append(windows.to_chwn)
         for number, layer in enumerate(layers):
             if layer.takes_vectors and len(shape) == 3:
+                # Before layer 0, images are still (N, C, H, W).
                 self.functions += [windows.to_nchw, ops.flatten] if number else [ops.flatten]
                 shape = (math.prod(shape),)
             parameters, shape = layer.plan(shape)

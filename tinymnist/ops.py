@@ -60,9 +60,9 @@ def conv2d(x, weight, bias=None, *, stride=1, pad=0, dilate=1):
         bias = constant(nd.full, (filters,), 0, x.context, x.dtype)
     ones = constant(nd.full, (1, n), 1, x.context, x.dtype)
     pixels = nd.concat(x.reshape((-1, n)), ones, dim=0)  # (C · H · W + 1, N)
-    columns = nd.take(pixels, table).reshape((len(table), -1))  # (C · KH · KW + 1, OH · OW · N)
+    columns = nd.take(pixels, table)  # each number in the table becomes N values: (C · KH · KW + 1, OH, OW, N)
     matrix = nd.concat(weight.reshape((filters, -1)), bias.reshape((filters, 1)), dim=1)
-    return nd.dot(matrix, columns).reshape((filters, *table.shape[1:], n))
+    return nd.dot(matrix, columns.reshape((len(table), -1))).reshape((filters, *table.shape[1:], n))
 
 
 @in_either_layout
@@ -122,7 +122,8 @@ def dropout(x, rate, *, axes=()):
     for axis in axes:
         like = nd.slice_axis(like, axis=axis, begin=0, end=1)  # only the shape matters
     mask = (nd.random.uniform_like(like) >= rate) * (1 / (1 - rate))
-    return x * nd.stop_gradient(nd.broadcast_like(mask, x))  # full size: MXNet would compute a small mask's gradient
+    # The mask is enlarged first: in a product with a small mask, MXNet would compute a gradient for it all the same.
+    return x * nd.stop_gradient(nd.broadcast_like(mask, x))
 
 
 def flatten(x):

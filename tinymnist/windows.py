@@ -17,7 +17,7 @@ def constant(make, *arguments):
     """make(*arguments), computed by the first call and kept."""
     if (make, arguments) not in CONSTANTS:
         CONSTANTS[make, arguments] = make(*arguments)
-        CONSTANTS[make, arguments].attach_grad("null")  # gives it a name in the graphs of runtime/graph.py
+        CONSTANTS[make, arguments].attach_grad("null")  # a mark, not a gradient; only runtime/graph.py needs it
     return CONSTANTS[make, arguments]
 
 
@@ -90,7 +90,7 @@ def slice_windows(x, axis, kernel, stride):
     With kernel 2 and stride 2, the pixels a b c d give [a c] and [b d]; their maximum is the line after pooling.
     """
     (count,) = count_windows([x.shape[axis]], [kernel], [stride])
-    if kernel != stride or kernel == 1:
+    if kernel != stride or kernel == 1:  # windows that overlap, leave gaps, or are single pixels
         skip, span = (None,) * axis, (count - 1) * stride + 1
         return [nd.slice(x, (*skip, i), (*skip, i + span), (*skip, stride)) for i in range(kernel)]
     # Windows side by side: reshape to (…, count, kernel, …) and split. Its gradient is cheaper than that of slices.

@@ -37,7 +37,7 @@ def release_pages(array):
 
 
 def read_rows(array, rows):
-    """array[rows]; of a mapped file they are read from the file, as one access through the mapping can load 2 MiB."""
+    """array[rows]; of a mapped file they are read from the file, as one access to the mapping may load 2 MiB."""
     mapping = getattr(array, "_mmap", None)
     if mapping is None or not array[:1].flags.c_contiguous:
         return array[rows]

@@ -41,7 +41,7 @@ class Replay:
         """((graph, its arguments: the number of an input, or an array), the results of this first run)"""
         traced = [x.copy() for x in inputs]
         for array in (*traced, *CONSTANTS.values()):
-            array.attach_grad("null")  # gives it a name; constants lose theirs in a backward without a graph
+            array.attach_grad("null")  # marks it; a constant loses its mark in a backward without a graph
         with autograd.record(train_mode=autograd.is_training()):
             first, *others = self.function(*traced)
             results = [first, *map(nd.stop_gradient, others)]  # or the graph would compute their gradients, too
@@ -109,7 +109,7 @@ def name_of(array):
 
 def build_graph(results, known):
     """(A static graph that computes recorded arrays, its arguments), the latter looked up by name in `known`."""
-    # MXNet gives the graph of one array only: join all results, then step back past concat and reshape.
+    # get_symbol takes one array: join all results, then undo concat by one get_children(), reshape by the other.
     joined = nd.concat(*[nd.reshape(array, shape=(-1,)) for array in results], dim=0)
     symbol = autograd.get_symbol(joined).get_children().get_children()
     names = symbol.list_inputs()

@@ -59,7 +59,7 @@ class Member:
         now = time.monotonic()
         if self.what and now - self.since > self.timeout:
             return f"{self.what} took more than {self.timeout:g} seconds; another process may be dead"
-        # With −1 seconds every process counts as silent, but ps-lite counts none before all are connected.
+        # Are all connected? Before that, ps-lite counts no process as silent, even with −1 seconds.
         if self.store and not self.connected and self.is_silent(sum(GROUPS), -1):
             self.connected = now
             if self.what == CONNECTION:
@@ -84,8 +84,11 @@ class Member:
 
 
 def longest_silence(timeout):
-    """Seconds without a heartbeat after which a process counts as dead, as a C int."""
-    return int(min(timeout, 3e7) - 5) // 2  # half: the scheduler notices a death and ends, and the others notice that
+    """Seconds without a heartbeat after which a process counts as dead, as a C int.
+
+    Half of the timeout: the scheduler notices a death and ends, and then the others notice that it has ended.
+    """
+    return int(min(timeout, 3e7) - 5) // 2
 
 
 def join(timeout):

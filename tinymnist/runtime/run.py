@@ -42,7 +42,7 @@ class Run:
         self.model, self.optimizer, self.data, self.settings = model, optimizer, data, settings
         self.position, self.history = Position(), []
         self.stop = False  # set it to end the run at the next batch from which it can be resumed
-        self.stop_agreed = False  # with several workers: whether any of them was told to stop; see LossReader
+        self.stop_agreed = False  # set by LossReader for all workers when one has `stop` set
         self.id = os.urandom(8).hex()  # tells this run's checkpoints from those of others
         self.locked = None  # the directory that is locked while the run trains
         self.train_split = Split(*(array[: settings.limit] for array in data.train))
