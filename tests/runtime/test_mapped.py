@@ -1,7 +1,4 @@
-"""Images on disk or on the host give the batches that images on the device give, divided among all devices and workers.
-
-They take little memory.
-"""
+"""Images on disk or on the host give the batches that images on the device give, and take little memory."""
 
 import gzip
 import itertools
@@ -100,8 +97,9 @@ def test_shares_divide_every_batch(tmp_path, device, kind, on_disk, n, size, sha
             assert {(array.context, array.dtype) for array in arrays} == {(device, np.uint8)}
             joined = np.concatenate([array.asnumpy() for array in arrays])
             assert joined.tobytes() == expected[order[begin : begin + size]].tobytes()
-        sizes = [len(part[1]) if part else 0 for part in found]
+        sizes = [0 if part is None else len(part[1]) for part in found]
         assert sum(sizes) == min(size, n - begin) and max(sizes) - min(sizes) <= 1
+        assert sizes.count(0) == found.count(None)
 
 
 def test_altered_batches_draw_from_the_seed_the_batch_and_the_share():
@@ -143,9 +141,8 @@ from scaling import read_memory
 from tinymnist.datasets import mapped
 
 def train(data):
-    rule = tm.Optimizer("sgd", lr=0.1)
     settings = {"epochs": 1, "batch_size": 1000, "normalize": True, "log_interval": 10}
-    return tm.fit(tm.softmax_regression(), rule, data, **settings).fingerprint
+    return tm.fit(tm.softmax_regression(), tm.Optimizer("sgd", lr=0.1), data, **settings).fingerprint
 
 train(tm.load("digits"))  # MXNet and our code are in memory
 before = read_memory("VmRSS")
