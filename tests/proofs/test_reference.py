@@ -172,11 +172,11 @@ def test_the_lessons_loop_is_the_reference(hidden, rule):
     check_model(model, optimizer, *expected)
 
 
-@pytest.mark.parametrize("device", ["cpu", "cpu:0,cpu:1"])
-def test_every_image_of_a_large_test_set_counts(device):
-    """20,130 images: more than a hundred batches on each device"""
-    model, test = make_model(()), make_split(20_130, 255, 10)
+@pytest.mark.parametrize("n, device", [(20_130, "cpu"), (20_130, "cpu:0,cpu:1"), (2, "cpu:0,cpu:1,cpu:2")])
+def test_every_test_image_counts(n, device):
+    """In more than a hundred batches on each device, and in one batch of fewer images than devices"""
+    model, test = make_model(()), make_split(n, 255, 10)
     settings = {"epochs": 1, "batch_size": 50, "device": device}
-    run = tm.fit(model, tm.Optimizer("sgd", lr=0.1), DATA._replace(test=test), **settings)
+    run = tm.fit(model, make_optimizer("sgd"), DATA._replace(test=test), **settings)
     losses, right, _, _ = compute(model.weights.asnumpy(), (), scale(test.images, 0.25, 0.5), test.labels)
     check([run.history[0].test_loss, run.history[0].test_accuracy], [losses.mean(), right.mean()])
