@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import itertools
 import ssl
 import threading
 import time
@@ -154,6 +155,47 @@ def test_a_changed_file_is_downloaded_again_or_used_with_a_warning(cache, mirror
     (cache / LABELS).write_bytes(b"\x1f\x8b")
     with pytest.raises(DataError, match=f"{LABELS}: cannot be read"):
         load_from(mirror, "404")
+
+
+def set_up(cache, states):
+    """Bring every file of a cache into a state. Returns {path: content}."""
+    for path in cache.glob("*"):
+        path.unlink()
+    contents = {"good": FILES, "wrong": dict.fromkeys(FILES, b"wrong")}
+    found = {cache / name: contents[state][name] for name, state in states.items() if state != "missing"}
+    for path, content in found.items():
+        path.write_bytes(content)
+    return found
+
+
+@pytest.mark.parametrize("kind", ["good", "wrong", "404", None])
+def test_every_file_may_be_good_missing_or_wrong(cache, mirror, capfd, kind):
+    """All 81 states, and a mirror that has the published files, or others, or none, or that does not answer"""
+    cache.mkdir(parents=True)
+    download.MIRRORS["mnist"][:] = [f"{mirror.url}{kind}/" if kind else "https://127.0.0.1:1/"]
+    for states in itertools.product(("good", "missing", "wrong"), repeat=len(FILES)):
+        before, error = set_up(cache, dict(zip(FILES, states))), None
+        missing, wrong = ([name for name, s in zip(FILES, states) if s == what] for what in ("missing", "wrong"))
+        wanted = missing + wrong
+        mirror.requested.clear()
+        try:
+            assert download.fetch("mnist") == cache
+        except DataError as raised:
+            error = str(raised)
+        warning, after = capfd.readouterr().err, {path: path.read_bytes() for path in cache.glob("*")}
+        again = [f"{cache / name}: is not the published file; downloading it again" for name in wrong]
+        assert warning.splitlines()[: len(again)] == again and warning.count("downloading it again") == len(again), (
+            states
+        )
+        if kind == "good" or not wanted:
+            assert (after, error) == ({cache / name: content for name, content in FILES.items()}, None), states
+            assert mirror.requested == (["HEAD good"] + ["GET good"] * len(wanted) if wanted else []), states
+            assert "as found" not in warning, states
+        else:
+            reason = f"{wanted[0]}: no mirror has delivered it" if kind else "mnist: none of its 1 mirrors answers"
+            assert after == before and (error is not None) == bool(missing), states
+            assert reason in (error or warning.splitlines()[-1]), states
+            assert warning.endswith(f"; using {', '.join(wrong)} as found\n") == (not missing), states
 
 
 LOAD = """
