@@ -4,7 +4,7 @@ from tinymnist import ops
 from tinymnist.backend import nd
 from tinymnist.network import Layer
 from tinymnist.network import Sequential as Sequential
-from tinymnist.windows import count_windows, pair
+from tinymnist.windows import count_windows, pair, pooling_pairs
 
 
 class Dense(Layer):
@@ -43,8 +43,8 @@ class MaxPool2D(Layer):
     pool = staticmethod(ops.max_pool2d)  # called without self
 
     def __init__(self, kernel, *, stride=None, pad=0):
-        self.kernel = pair(kernel)
-        self.options = {"stride": self.kernel if stride is None else pair(stride), "pad": pair(pad)}
+        self.kernel, stride, pad = pooling_pairs(kernel, stride, pad)
+        self.options = {"stride": stride, "pad": pad}
 
     def plan(self, shape):
         return {}, (shape[0], *count_windows(shape[1:], self.kernel, **self.options))

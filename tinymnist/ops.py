@@ -9,7 +9,7 @@ import numpy as np
 
 from tinymnist import windows
 from tinymnist.backend import autograd, nd
-from tinymnist.windows import constant, index_table, pair
+from tinymnist.windows import constant, count_windows, index_table, pair
 
 
 def in_either_layout(op):
@@ -17,10 +17,10 @@ def in_either_layout(op):
 
     @functools.wraps(op)
     def choose(x, *inputs, layout="NCHW", **options):
+        if layout not in ("NCHW", "CHWN") or x.ndim != 4:
+            raise ValueError(f"images {x.shape} of layout {layout!r}; expected four axes, in the order NCHW or CHWN")
         if layout == "CHWN":
             return op(x, *inputs, **options)
-        if layout != "NCHW":
-            raise ValueError(f"there is no layout {layout!r}; the layouts are NCHW and CHWN")
         return windows.to_nchw(op(windows.to_chwn(x), *inputs, **options))
 
     return choose
@@ -28,8 +28,17 @@ def in_either_layout(op):
 
 def dense(x, weight, bias=None):
     """y = x Wᵀ + b.   x (N, I), or (N, …) with I numbers per example; weight (O, I); bias (O,). Returns (N, O)."""
-    y = nd.dot(x if x.ndim == 2 else flatten(x), weight, transpose_b=True)
+    x = x if x.ndim == 2 else flatten(x)
+    check_parameters(x.shape[1], weight, bias)
+    y = nd.dot(x, weight, transpose_b=True)
     return y if bias is None else add_bias(y, bias)
+
+
+def check_parameters(inputs, weight, bias):
+    """Raise ValueError unless the weight is (O, I, …), where I = inputs, and the bias (O,)."""
+    if weight.shape[1] != inputs or (bias is not None and bias.shape != weight.shape[:1]):
+        biases = "no bias" if bias is None else f"a bias {bias.shape}"
+        raise ValueError(f"a weight {weight.shape} and {biases} do not suit each other and {inputs} inputs")
 
 
 def add_bias(y, bias):
@@ -52,10 +61,11 @@ def conv2d(x, weight, bias=None, *, stride=1, pad=0, dilate=1):
     one product (im2col; K. Chellapilla, S. Puri, P. Simard 2006). The bias is one more column of the weights; it
     multiplies a row of ones.
     """
-    x = windows.pad_images(x, pair(pad), 0.0)  # here x is (C, H, W, N)
     filters, _, *kernel = weight.shape
-    *size, n = x.shape
-    table = constant(index_table, tuple(size), tuple(kernel), pair(stride), pair(dilate), x.context)
+    *size, n = x.shape  # here x is (C, H, W, N)
+    check_parameters(size[0], weight, bias)
+    table = constant(index_table, tuple(size), tuple(kernel), pair(stride), pair(pad), pair(dilate), x.context)
+    x = windows.pad_images(x, pair(pad), 0.0)
     if bias is None:
         bias = constant(nd.full, (filters,), 0, x.context, x.dtype)
     ones = constant(nd.full, (1, n), 1, x.context, x.dtype)
@@ -87,10 +97,11 @@ def reduce_windows(combine, x, kernel, stride, pad, outside):
 
     First along W, then along H: so `maximum` gives the gradient of equal pixels to the first one, as the built-in does.
     """
-    kernel, stride = pair(kernel), pair(kernel if stride is None else stride)
-    x = windows.pad_images(x, pair(pad), outside)
-    x = functools.reduce(combine, windows.slice_windows(x, 2, kernel[1], stride[1]))
-    return functools.reduce(combine, windows.slice_windows(x, 1, kernel[0], stride[0]))
+    kernel, stride, pad = windows.pooling_pairs(kernel, stride, pad)
+    oh, ow = count_windows(x.shape[1:3], kernel, stride, pad)
+    x = windows.pad_images(x, pad, outside)
+    x = functools.reduce(combine, windows.slice_windows(x, 2, ow, kernel[1], stride[1]))
+    return functools.reduce(combine, windows.slice_windows(x, 1, oh, kernel[0], stride[0]))
 
 
 def relu(x):

@@ -5,6 +5,7 @@ memory, so that they are copied or compared as one block.
 """
 
 import math
+import numbers
 
 import numpy as np
 
@@ -32,8 +33,19 @@ def to_nchw(x):
 
 
 def pair(size):
-    """3 -> (3, 3), for rows and columns; a pair stays as it is"""
-    return tuple(size) if isinstance(size, (tuple, list)) else (size, size)
+    """3 -> (3, 3), for rows and columns; a pair stays as it is. Raises ValueError for anything else."""
+    sizes = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
+    if len(sizes) != 2 or not all(isinstance(n, numbers.Integral) for n in sizes):
+        raise ValueError(f"kernel, stride, pad and dilate are whole numbers or pairs of them, not {size!r}")
+    return sizes
+
+
+def pooling_pairs(kernel, stride, pad):
+    """kernel, stride and pad as pairs. The default stride, None, is the kernel. Raises ValueError for a large pad."""
+    kernel, pad = pair(kernel), pair(pad)
+    if any(p >= k > 0 for k, p in zip(kernel, pad)):
+        raise ValueError(f"pad {pad} must be smaller than kernel {kernel}, or windows would lie beside the image")
+    return kernel, kernel if stride is None else pair(stride), pad
 
 
 def count_windows(size, kernel, stride=(1, 1), pad=(0, 0), dilate=(1, 1)):
@@ -43,8 +55,8 @@ def count_windows(size, kernel, stride=(1, 1), pad=(0, 0), dilate=(1, 1)):
     """
     counts = []
     for n, k, step, p, d in zip(size, kernel, stride, pad, dilate):
-        if min(k, step, d) < 1:
-            raise ValueError(f"kernel, stride and dilation are at least 1, not {k}, {step} and {d}")
+        if min(k, step, d) < 1 or p < 0:
+            raise ValueError(f"kernel {k}, stride {step} and dilate {d} must be at least 1, and pad {p} at least 0")
         pixels, span = n + 2 * p, d * (k - 1) + 1
         if span > pixels:
             raise ValueError(f"a window of {span} is larger than the {pixels} pixels of the padded image")
@@ -63,8 +75,8 @@ def pad_images(x, pad, value):
     return x.reshape((channels, height + 2 * rows, width + 2 * columns, n))
 
 
-def index_table(size, kernel, stride, dilate, device):
-    """Which pixels each window covers, in images (C, H, W). Pixel (y, x) of channel c is number (c H + y) W + x.
+def index_table(size, kernel, stride, pad, dilate, device):
+    """Which pixels each window covers in padded images. Pixel (y, x) of channel c is number (c H + y) W + x.
 
     A 3×3 image has four windows of 2×2, and the table, with one column per window, is
         0 1 3 4    pixel (0, 0) of each window
@@ -73,10 +85,11 @@ def index_table(size, kernel, stride, dilate, device):
         4 5 7 8    pixel (1, 1)
         9 9 9 9    the number after all pixels, where conv2d puts a row of ones
     In general, pixel (i, j) of window (p, q) is pixel (p · stride + i · dilate, q · stride + j · dilate) of the image.
-    Shape (C · KH · KW + 1, OH, OW), int32: with stride 1, OH = H − KH + 1 windows lie below each other.
+    size is (C, H, W) without the padding. Returns (C · KH · KW + 1, OH, OW), int32, for OH × OW windows.
     """
-    channels, height, width = size
-    oh, ow = count_windows((height, width), kernel, stride, dilate=dilate)
+    channels, *image = size
+    oh, ow = count_windows(image, kernel, stride, pad, dilate)
+    height, width = image[0] + 2 * pad[0], image[1] + 2 * pad[1]
     c, i, j, p, q = np.ix_(*map(np.arange, (channels, *kernel, oh, ow)))  # so that they broadcast to five axes
     y, x = p * stride[0] + i * dilate[0], q * stride[1] + j * dilate[1]
     table = ((c * height + y) * width + x).reshape(-1, oh, ow)
@@ -84,18 +97,17 @@ def index_table(size, kernel, stride, dilate, device):
     return nd.array(np.concatenate([table, ones_row]), ctx=device, dtype="int32")
 
 
-def slice_windows(x, axis, kernel, stride):
-    """The windows along one axis, as `kernel` arrays: number i holds pixel i of every window.
+def slice_windows(x, axis, count, kernel, stride):
+    """The `count` windows along one axis, as `kernel` arrays: number i holds pixel i of every window.
 
     With kernel 2 and stride 2, the pixels a b c d give [a c] and [b d]; their maximum is the line after pooling.
     """
-    (count,) = count_windows([x.shape[axis]], [kernel], [stride])
-    if kernel != stride or kernel == 1:  # windows that overlap, leave gaps, or are single pixels
-        skip, span = (None,) * axis, (count - 1) * stride + 1
-        return [nd.slice(x, (*skip, i), (*skip, i + span), (*skip, stride)) for i in range(kernel)]
-    # Windows side by side: reshape to (…, count, kernel, …) and split. Its gradient is cheaper than that of slices.
-    if x.shape[axis] > count * kernel:
-        x = nd.slice_axis(x, axis=axis, begin=0, end=count * kernel)
-    before, after = x.shape[:axis], x.shape[axis + 1 :]
-    parts = x.reshape((math.prod(before) * count, kernel, -1)).split(kernel, axis=1)
-    return [part.reshape((*before, count, *after)) for part in parts]
+    if kernel == stride > 1:
+        # Side by side, the windows are rows of a matrix: its columns are the result. The gradient of `split` is cheap.
+        if x.shape[axis] > count * kernel:
+            x = nd.slice_axis(x, axis=axis, begin=0, end=count * kernel)
+        before, after = x.shape[:axis], x.shape[axis + 1 :]
+        columns = x.reshape((math.prod(before) * count, kernel, -1)).split(kernel, axis=1)
+        return [column.reshape((*before, count, *after)) for column in columns]
+    skip, span = (None,) * axis, (count - 1) * stride + 1  # None: all of the axes before
+    return [nd.slice(x, (*skip, i), (*skip, i + span), (*skip, stride)) for i in range(kernel)]

@@ -197,16 +197,22 @@ def test_dropout_refuses_other_rates(rate):
 REFUSED = [  # operation, height and width, kernel, options
     (ops.max_pool2d, (4, 9), 5, {}, "a window of 5 is larger than the 4 pixels of the padded image"),
     (ops.avg_pool2d, (2, 2), 5, {"pad": 1}, "a window of 5 is larger than the 4 pixels"),
-    (ops.max_pool2d, (4, 4), 0, {}, "at least 1, not 0, 0 and 1"),
-    (ops.max_pool2d, (4, 4), 0, {"stride": 1}, "at least 1, not 0, 1 and 1"),
-    (ops.max_pool2d, (4, 4), 2, {"stride": 0}, "at least 1, not 2, 0 and 1"),
-    (ops.avg_pool2d, (4, 4), 2, {"stride": (1, -1)}, "at least 1, not 2, -1 and 1"),
+    (ops.max_pool2d, (4, 4), 0, {}, "kernel 0, stride 0 and dilate 1 must be at least 1, and pad 0 at least 0"),
+    (ops.max_pool2d, (4, 4), 0, {"stride": 1}, "kernel 0, stride 1"),
+    (ops.max_pool2d, (4, 4), 2, {"stride": 0}, "stride 0"),
+    (ops.avg_pool2d, (4, 4), 2, {"stride": (1, -1)}, "stride -1"),
+    (ops.max_pool2d, (4, 4), 2, {"pad": 2}, r"pad \(2, 2\) must be smaller than kernel \(2, 2\)"),
+    (ops.avg_pool2d, (4, 4), 2, {"pad": (0, 3)}, r"pad \(0, 3\) must be smaller"),
+    (ops.avg_pool2d, (4, 4), 2, {"pad": -1}, "pad -1 at least 0"),
+    (ops.max_pool2d, (4, 4), 2.0, {}, "whole numbers or pairs of them, not 2.0"),
     (ops.conv2d, (4, 9), 5, {}, "a window of 5 is larger than the 4 pixels"),
     (ops.conv2d, (9, 4), 3, {"dilate": 2}, "a window of 5 is larger than the 4 pixels"),
     (ops.conv2d, (2, 3), 5, {"pad": 1}, "a window of 5 is larger than the 4 pixels"),
-    (ops.conv2d, (4, 4), 3, {"stride": 0}, "at least 1, not 3, 0 and 1"),
-    (ops.conv2d, (4, 4), 2, {"layout": "CHNW"}, "no layout 'CHNW'; the layouts are NCHW and CHWN"),
-    (ops.max_pool2d, (4, 4), 2, {"layout": "CHNW"}, "no layout 'CHNW'"),
+    (ops.conv2d, (4, 4), 3, {"stride": 0}, "stride 0"),
+    (ops.conv2d, (4, 4), 3, {"dilate": (1, 0)}, "dilate 0"),
+    (ops.conv2d, (4, 4), 3, {"pad": (0, -1)}, "pad -1"),
+    (ops.conv2d, (4, 4), 2, {"layout": "CHNW"}, "layout 'CHNW'; expected four axes, in the order NCHW or CHWN"),
+    (ops.max_pool2d, (4, 4), 2, {"layout": "CHNW"}, "layout 'CHNW'"),
 ]
 
 
@@ -216,9 +222,28 @@ def test_windows_that_do_not_fit_and_other_layouts_are_refused(op, size, kernel,
         op(nd.ones((1, 1, *size)), nd.ones((1, 1, kernel, kernel)) if op is ops.conv2d else kernel, **options)
 
 
+@pytest.mark.parametrize("op", [ops.conv2d, ops.max_pool2d, ops.avg_pool2d])
+def test_images_have_four_axes(op):
+    with pytest.raises(ValueError, match=r"images \(3, 4, 4\) of layout 'NCHW'; expected four axes"):
+        op(nd.ones((3, 4, 4)), nd.ones((1, 3, 2, 2)) if op is ops.conv2d else 2)
+
+
+@pytest.mark.parametrize("op, x, outputs", [(ops.dense, (2, 3), (5,)), (ops.conv2d, (2, 3, 4, 4), (5, 4, 4))])
+def test_parameters_of_other_shapes_are_refused(op, x, outputs):
+    kernel = (1, 1) * (len(x) == 4)
+    assert op(nd.ones(x), nd.ones((5, 3, *kernel)), nd.ones(5)).shape == (2, *outputs)
+    for weight, bias in (((5, 2), 5), ((5, 3), 1), ((5, 3), 4)):
+        with pytest.raises(
+            ValueError, match=r"a weight \(5, ., .*do not suit each other and 3 inputs" if kernel else "3 inputs"
+        ):
+            op(nd.ones(x), nd.ones((*weight, *kernel)), nd.ones(bias))
+    with pytest.raises(ValueError, match="no bias do not suit each other and 3 inputs"):
+        op(nd.ones(x), nd.ones((5, 4, *kernel)))
+
+
 def test_constants_are_made_once_on_their_device():
     def make(device):
-        return windows.constant(windows.index_table, (1, 3, 3), (2, 2), (1, 1), (1, 1), device)
+        return windows.constant(windows.index_table, (1, 3, 3), (2, 2), (1, 1), (0, 0), (1, 1), device)
 
     table = make(mx.cpu(1))
     assert (table.context, table.dtype) == (mx.cpu(1), np.int32)  # float32 has no odd row numbers from 2^24 on
@@ -227,6 +252,6 @@ def test_constants_are_made_once_on_their_device():
 
 
 def test_the_index_table_is_that_of_its_docstring():
-    table = windows.index_table((1, 3, 3), (2, 2), (1, 1), (1, 1), mx.cpu()).asnumpy().reshape(5, 4)
+    table = windows.index_table((1, 3, 3), (2, 2), (1, 1), (0, 0), (1, 1), mx.cpu()).asnumpy().reshape(5, 4)
     assert table.tolist() == [[0, 1, 3, 4], [1, 2, 4, 5], [3, 4, 6, 7], [4, 5, 7, 8], [9, 9, 9, 9]]
     assert all(" ".join(map(str, row)) in windows.index_table.__doc__ for row in table)
