@@ -4,7 +4,9 @@ Inside a network, an example is either an image or a vector. A batch of images i
 of vectors is (N, I).
 """
 
+import copy
 import math
+import numbers
 
 import numpy as np
 
@@ -31,13 +33,17 @@ class Sequential:
 
     `image` is the shape (C, H, W) of an example. `parameters` holds views of `weights` under Gluon's names: "0.weight"
     is the weight of layer 0. `init` is ("normal", σ), ("uniform", scale) or ("xavier", magnitude).
-    Raises ValueError if the layers do not fit the image.
+    Raises ValueError if the layers do not fit the image, or a number is out of range.
     """
 
     name = "Sequential"
     mean, std = 0.0, 1.0  # of the training pixels, if they were normalized
 
     def __init__(self, *layers, image=(1, 28, 28), init=("xavier", 3.0)):
+        if len(image) != 3:
+            raise ValueError(f"image must be (channels, height, width), such as (1, 28, 28), not {image}")
+        if len(init) != 2 or init[0] not in ("normal", "uniform", "xavier"):
+            raise ValueError(f'init must be ("normal", σ), ("uniform", scale) or ("xavier", magnitude), not {init!r}')
         self.layers, self.image, self.init = layers, tuple(image), init
         self.parameters, self.weights, self.gradients = {}, None, None
         self.shapes = {}  # of the parameters
@@ -51,7 +57,10 @@ class Sequential:
                 self.functions += [windows.to_nchw, ops.flatten] if number else [ops.flatten]
                 shape = (math.prod(shape),)
             parameters, shape = layer.plan(shape)
-            self.shapes.update({f"{number}.{name}": parameter for name, parameter in parameters.items()})
+            for name, parameter in parameters.items():
+                if not all(isinstance(n, numbers.Integral) and n > 0 for n in parameter):
+                    raise ValueError(f"layer {number} cannot have a {name} of the shape {parameter}")
+                self.shapes[f"{number}.{name}"] = parameter
             self.functions.append(layer)
         if len(shape) == 3:
             self.functions.append(windows.to_nchw)
@@ -98,3 +107,16 @@ class Sequential:
             if name.endswith("weight"):
                 value[:] = draw(value.shape, argument, ctx=value.context, dtype=dtype)
         return self
+
+    def __copy__(self):
+        return copy.deepcopy(self)  # two networks cannot share layers
+
+    def __getstate__(self):
+        """What deepcopy and pickle copy. Views are left out, as a copy of a view is not a view."""
+        return {**vars(self), "parameters": {}, "gradients": None}
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+        if self.weights is not None:
+            weights = self.weights
+            self.allocate(weights.context, weights.dtype).weights[:] = weights

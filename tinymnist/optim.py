@@ -79,7 +79,8 @@ class Optimizer:
     def __init__(self, name, **hyper):
         if name not in RULES:
             raise ValueError(f"there is no update rule {name!r}; the rules are {', '.join(RULES)}")
-        self.name, self.rule, self.state = name, RULES[name], None
+        self.name, self.rule, self.state, self.owner = name, RULES[name], None, None
+        hyper = {key: value.item() if isinstance(value, np.generic) else value for key, value in hyper.items()}
         for key, value in hyper.items():
             if key not in self.rule.hyper:
                 raise ValueError(f"{name} has no hyper-parameter {key!r}; it has {', '.join(self.rule.hyper)}")
@@ -96,10 +97,12 @@ class Optimizer:
 
     def allocate(self, w):
         """State vectors of zeros, like w and on its device. The first step does it, if it has not been done."""
-        self.state = [nd.zeros_like(w) for _ in range(self.rule.states)]
+        self.owner, self.state = w, [nd.zeros_like(w) for _ in range(self.rule.states)]
 
     def step(self, w, g, **hyper):
         """Update the vector w in place by its gradient g. `hyper` replaces hyper-parameters in this step only."""
         if self.state is None:
             self.allocate(w)
+        if w is not self.owner:
+            raise ValueError(f"this {self.name} has the state of other weights; each model needs its own Optimizer")
         self.rule.update(w, g, *self.state, **{**self.hyper, **hyper})

@@ -1,5 +1,8 @@
 """Every layer equals Gluon's, anywhere in a network. Parameters are views of one vector, under Gluon's names."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from proof import TOLERANCE, difference, numbers
@@ -101,13 +104,27 @@ def test_the_defaults_are_xavier_the_seed_0_and_float32_on_the_cpu():
     assert (network.weights.context, network.weights.dtype) == (mx.cpu(), np.float32)
 
 
-def test_a_copy_is_equal_and_independent(device):
+def copy_by_pickle(network):
+    return pickle.loads(pickle.dumps(network))
+
+
+@pytest.mark.parametrize(
+    "make_copy", [copy.copy, copy.deepcopy, copy_by_pickle, lambda n: copy_model(n, n.weights.context)]
+)
+def test_a_copy_is_equal_independent_and_can_be_trained(make_copy, device):
     network, x = lenet(filters=(2, 3)).initialize(1, device), nd.array(numbers("float32", (2, 1, 28, 28)), device)
     network.mean, network.std = 0.5, 0.25
-    twin, before = copy_model(network, device), network(x).asnumpy()
+    twin, before = make_copy(network), network(x).asnumpy()
     np.testing.assert_array_equal(twin(x).asnumpy(), before)
+    forward_and_backward(network, x)
+    forward_and_backward(twin, x)
+    np.testing.assert_array_equal(twin.gradients.asnumpy(), network.gradients.asnumpy())
+    assert np.abs(twin.gradients.asnumpy()).max() > 0 and (twin.weights.dtype, twin.weights.context) == (
+        np.float32,
+        device,
+    )
     assert (twin.mean, twin.std, twin.image, twin.init) == (0.5, 0.25, network.image, network.init)
-    twin.weights[:] = 0
+    twin.weights[:] = 0  # all its parameters are views
     assert (twin(x).asnumpy() == 0).all()
     np.testing.assert_array_equal(network(x).asnumpy(), before)
 
@@ -115,6 +132,7 @@ def test_a_copy_is_equal_and_independent(device):
 def test_pixels_are_scaled_to_mean_and_deviation(dtype, device):
     network = Sequential(Dense(2), image=(1, 1, 3)).initialize(0, device, dtype)
     images = nd.array([0, 51, 255], device, "uint8").reshape((1, 1, 1, 3))
+    assert (network.mean, network.std) == (0, 1)  # the defaults
     for mean, std, expected in ((0, 1, [0, 0.2, 1]), (0.1, 0.5, [-0.2, 0.2, 1.8])):
         network.mean, network.std = mean, std
         scaled = network.scale(images)
@@ -144,7 +162,20 @@ REFUSED = [
     (lambda: Sequential(Conv2D(1, 5), image=(1, 4, 9)), "a window of 5 is larger than the 4 pixels"),
     (lambda: Sequential(Conv2D(1, 3, dilate=2), image=(1, 9, 4)), "a window of 5 is larger than the 4 pixels"),
     (lambda: Sequential(Conv2D(1, 2), MaxPool2D((1, 4)), image=(1, 4, 4)), "a window of 4 is larger than the 3 pixels"),
-    (lambda: Sequential(AvgPool2D(2, stride=-1)), "at least 1, not 2, -1 and 1"),
+    (lambda: Sequential(AvgPool2D(2, stride=-1)), "kernel 2, stride -1 and dilate 1 must be at least 1"),
+    (lambda: Sequential(MaxPool2D(2, stride=0)), "stride 0"),
+    (lambda: MaxPool2D(2, pad=2), r"pad \(2, 2\) must be smaller than kernel \(2, 2\)"),
+    (lambda: AvgPool2D((3, 2), pad=(0, 2)), r"pad \(0, 2\) must be smaller than kernel \(3, 2\)"),
+    (lambda: Sequential(Conv2D(1, 2, pad=-1)), "pad -1 at least 0"),
+    (lambda: Sequential(Conv2D(1, 2, dilate=0)), "dilate 0"),
+    (lambda: Conv2D(1, 2.5), "whole numbers or pairs of them, not 2.5"),
+    (lambda: Conv2D(1, (1, 2, 3)), r"whole numbers or pairs of them, not \(1, 2, 3\)"),
+    (lambda: Sequential(Dense(0)), r"layer 0 cannot have a weight of the shape \(0, 784\)"),
+    (lambda: Sequential(Flatten(), Dense(2.0)), r"layer 1 cannot have a weight of the shape \(2.0, 784\)"),
+    (lambda: Sequential(Conv2D(0, 3)), r"layer 0 cannot have a weight of the shape \(0, 1, 3, 3\)"),
+    (lambda: Sequential(Dense(2), image=(28, 28)), r"image must be \(channels, height, width\), .*, not \(28, 28\)"),
+    (lambda: Sequential(Dense(2), init="xavier"), "init must be .*, not 'xavier'"),
+    (lambda: Sequential(Dense(2), init=("he", 2)), "init must be .*, not \\('he', 2\\)"),
 ]
 
 

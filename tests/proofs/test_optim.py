@@ -149,6 +149,23 @@ def test_an_optimizer_shows_its_hyper_parameters_and_a_step_may_replace_them():
     assert w.asnumpy().tolist() == [0.25, 0.25] and optimizer.hyper == {"lr": 0.5}
 
 
+def test_numpys_numbers_are_numbers():
+    hyper = Optimizer("momentum", lr=np.float32(0.5), momentum=np.int64(0)).hyper
+    assert hyper == {"lr": 0.5, "momentum": 0} and [*map(type, hyper.values())] == [float, int]
+
+
+def test_an_optimizer_belongs_to_one_vector():
+    optimizer, first, second = Optimizer("momentum", lr=0.1), nd.ones(3), nd.ones(3)
+    optimizer.step(first, nd.ones(3))
+    with pytest.raises(
+        ValueError, match="this momentum has the state of other weights; each model needs its own Optimizer"
+    ):
+        optimizer.step(second, nd.ones(3))
+    optimizer.allocate(second)  # starts again
+    optimizer.step(second, nd.ones(3))
+    np.testing.assert_array_equal(first.asnumpy(), second.asnumpy())
+
+
 WRONG_NAMES = [
     ("adam", {}, "no update rule 'adam'; the rules are sgd, momentum, adagrad, rmsprop, adadelta"),
     ("momentum", {"momentum": 0.5}, "momentum needs lr"),

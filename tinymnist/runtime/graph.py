@@ -55,7 +55,7 @@ def replay_step(optimizer, w, g, hyper):
 
     def step(w, g, *state):
         twin = copy.copy(optimizer)
-        twin.state = state
+        twin.owner, twin.state = w, state
         twin.step(w, g, **hyper)
 
     return replay_in_place(step, [w, g, *optimizer.state])
