@@ -31,7 +31,9 @@ class Batches:
         self.images, self.labels = map(self.to_device, split)
 
     def to_device(self, array):
-        """The array on the device."""
+        """The array on the device. It is copied, unless nobody can change it."""
+        if array.flags.writeable:
+            return nd.array(array, self.device, array.dtype)
         return nd.from_numpy(np.ascontiguousarray(array)).as_in_context(self.device)
 
     def epoch(self, order):

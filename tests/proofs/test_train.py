@@ -55,34 +55,3 @@ def test_evaluate_and_predict_by_hand(batch, monkeypatch):
     loss, accuracy = tm.evaluate(model, Split(images, labels))
     assert loss == pytest.approx(-np.log(probabilities[np.arange(30), labels]).mean(), rel=1e-6)
     assert accuracy == (logits.argmax(1) == labels).mean()
-
-
-IMAGES, LABELS = tm.load("digits").test
-
-
-@pytest.mark.parametrize(
-    "images, labels, sentence",
-    [
-        (
-            IMAGES[:, :20],
-            LABELS,
-            r"are uint8 of the shape \(300, 20, 28\); .* takes bytes, uint8, .* \(N, 28, 28\)",
-        ),
-        (IMAGES[0], LABELS, r"are uint8 of the shape \(28, 28\)"),
-        (IMAGES.astype("float32"), LABELS, r"are float32 of the shape \(300, 28, 28\)"),
-        (IMAGES, LABELS[:200], r"300 images and labels of the shape \(200,\); each image needs one"),
-        (IMAGES[:0], LABELS[:0], r"0 images and labels of the shape \(0,\)"),
-        (IMAGES, LABELS + 1, "there is a label 10; labels are whole numbers from 0 to 9"),
-        (IMAGES, LABELS - 0.5, "there is a label .*; labels are whole numbers from 0 to 9"),
-        (IMAGES, np.where(LABELS == 3, np.nan, LABELS), "there is a label nan"),
-    ],
-)
-def test_data_that_do_not_suit_the_model_are_refused(images, labels, sentence):
-    model, split = tm.softmax_regression().initialize(), Split(images, labels)
-    with pytest.raises(tm.DataError, match=sentence):
-        tm.evaluate(model, split)
-    with pytest.raises(tm.DataError, match=sentence):
-        tm.train(model, tm.Optimizer("sgd", lr=0.1), split, epochs=1, batch_size=10)
-    if "label" not in sentence:
-        with pytest.raises(tm.DataError, match=sentence):
-            tm.predict(model, images)

@@ -13,8 +13,9 @@ import time
 import numpy as np
 
 from tinymnist.batches import Split, permutation
+from tinymnist.checks import check_split, check_training
 from tinymnist.datasets import augment
-from tinymnist.datasets.load import load
+from tinymnist.datasets.load import Data, load
 from tinymnist.datasets.mapped import make_batches, pixel_statistics
 from tinymnist.idx import DataError
 from tinymnist.optim import SMALLEST, Optimizer
@@ -23,7 +24,7 @@ from tinymnist.runtime.metrics import average, evaluate_shares, sum_results
 from tinymnist.runtime.progress import Progress
 from tinymnist.runtime.settings import Epoch, Position, Settings
 from tinymnist.runtime.step import RESEED, Step, copy_model, has_dropout, reseed_dropout, share_batches
-from tinymnist.train import BATCH, check_split
+from tinymnist.train import BATCH
 
 AHEAD = 8  # batches that Python may run ahead of the device: enough to keep it busy, few enough to react to Ctrl-C
 
@@ -39,28 +40,32 @@ class Run:
     """
 
     def __init__(self, model, optimizer, data, settings):
-        self.model, self.optimizer, self.data, self.settings = model, optimizer, data, settings
+        self.model, self.settings = model, settings
         self.position, self.history = Position(), []
         self.stop = False  # set it to end the run at the next batch from which it can be resumed
         self.stop_agreed = False  # set by LossReader for all workers when one has `stop` set
         self.id = os.urandom(8).hex()  # tells this run's checkpoints from those of others
         self.locked = None  # the directory that is locked while the run trains
-        self.train_split = Split(*(array[: settings.limit] for array in data.train))
         contexts = devices.find_devices(settings.device)
         if model.weights is None:
             model.initialize(settings.seed, contexts[0])
         elif model.weights.context != contexts[0]:
             weights = model.weights.as_in_context(contexts[0])
             model.allocate(contexts[0], weights.dtype).weights[:] = weights
-        check_split(model, data.train, f"the training data of {data.name}")
-        check_split(model, data.test, f"the test data of {data.name}")
+        data = load(data) if isinstance(data, (str, os.PathLike)) else data
+        if not isinstance(data, Data):
+            raise DataError(f"data must be what tm.load returns, not {type(data).__name__}")
+        train = check_training(model, optimizer, data.train, f"the training data of {data.name}")
+        self.data = data._replace(train=train, test=check_split(model, data.test, f"the test data of {data.name}"))
+        self.train_split = Split(*(array[: settings.limit] for array in train))
         if settings.normalize:
             model.mean, model.std = pixel_statistics(self.train_split.images)
             if not model.std:
                 raise DataError(f"{data.name}: all pixels are equal; they cannot be normalized")
         self.exchange = devices.Exchange(contexts, settings.kvstore, settings.timeout)
         models = [model, *(copy_model(model, context) for context in contexts[1:])]
-        optimizers = [optimizer, *(Optimizer(optimizer.name, **optimizer.hyper) for _ in contexts[1:])]
+        optimizers = [Optimizer(optimizer.name, **optimizer.hyper) for _ in contexts]  # their state is this run's own
+        self.optimizer = optimizers[0]
         how = {"alter": augment.alter if settings.augment else None, "compile": settings.compile}
         self.shares = self.exchange.shares()
         self.steps = [
@@ -68,7 +73,7 @@ class Run:
             for twin, rule, share in zip(models, optimizers, self.shares)
         ]
         batch_size = BATCH * len(contexts) * self.exchange.workers  # BATCH for each device
-        self.test_batches = [make_batches(data.test, batch_size, context) for context in contexts]
+        self.test_batches = [make_batches(self.data.test, batch_size, context) for context in contexts]
 
     def __repr__(self):
         where = f"{self.position.epoch} of {self.settings.epochs} epochs"

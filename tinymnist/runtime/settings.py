@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import numpy as np
+
 from tinymnist.runtime.machines import SHORTEST
 
 
@@ -29,6 +31,9 @@ class Settings:
     compile: bool = True  # replay steps as static graphs; False runs the Python code of every operation
 
     def __post_init__(self):
+        for name, value in vars(self).items():
+            if isinstance(value, np.generic):  # a number of numpy's
+                object.__setattr__(self, name, value.item())
         for name, low in {"epochs": 0, "batch_size": 1, "seed": 0, "log_interval": 1}.items():
             value = getattr(self, name)
             if not isinstance(value, int) or value < low:
