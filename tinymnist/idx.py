@@ -58,7 +58,7 @@ def write(file: str | os.PathLike | io.IOBase, array: np.ndarray) -> None:
     if hasattr(file, "write"):
         file.write(content)
         return
-    if os.fspath(file).endswith(".gz"):
+    if os.fspath(file).lower().endswith(".gz"):
         content = gzip.compress(content, mtime=0)  # without a time, equal arrays give equal files
     with replace_file(file) as stream:
         stream.write(content)

@@ -59,7 +59,10 @@ def test_reading_returns_what_was_written(array):
     assert read(content).flags.writeable
 
 
-@pytest.mark.parametrize("name, begin", [("plain", b"\0\0"), ("compressed.gz", b"\x1f\x8b\x08" + bytes(5))])
+@pytest.mark.parametrize(
+    "name, begin",
+    [("plain", b"\0\0"), ("compressed.gz", b"\x1f\x8b\x08" + bytes(5)), ("upper.GZ", b"\x1f\x8b\x08" + bytes(5))],
+)
 @pytest.mark.parametrize("shape", [(), (0,), (2, 3, 4), (1,) * 32])
 def test_a_path_is_written_and_read(tmp_path, name, begin, shape):
     array = np.arange(np.prod(shape), dtype="float32").reshape(shape)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ from commands import command
 
 from tinymnist import idx
 from tinymnist.datasets import download
-from tinymnist.datasets.load import Data, Split, load
+from tinymnist.datasets.load import Data, Split, load, load_test_split
 from tinymnist.experiments import recipes
 from tinymnist.idx import DataError
+from tinymnist.runtime import checkpoint
 
 MNIST = os.environ.get("TINYMNIST_DATA")
 IMAGES = np.random.RandomState(0).randint(0, 256, (12, 5, 4)).astype(np.uint8)
@@ -48,6 +50,99 @@ def test_a_directory_is_loaded(tmp_path, end):
     assert repr(data) == f"Data({data.name}: 12 training and 7 test images of 5x4)"
 
 
+FILES = [f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")]
+
+
+def rename(directory, change):
+    for name in FILES:
+        for path in Path(directory).glob(f"{name}*"):
+            (Path(directory) / change(path.name)).parent.mkdir(parents=True, exist_ok=True)
+            path.rename(Path(directory) / change(path.name))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda name: name.replace("-idx", ".idx"),
+        str.upper,
+        lambda name: f"MNIST/raw/{name}",
+        lambda name: f"qmnist-{name.replace('t10k', 'test')}",
+    ],
+)
+@pytest.mark.parametrize("end", ["", ".gz"])
+def test_names_that_other_programs_give_the_files_are_understood(tmp_path, change, end):
+    rename(write(tmp_path, end=end), change)
+    data = load(tmp_path)
+    for found, expected in zip((*data.train, *data.test), (IMAGES, LABELS, IMAGES[:7], LABELS[:7])):
+        assert np.array_equal(found, expected) and not found.flags.writeable
+
+
+def test_a_folder_with_the_name_of_a_file_is_ignored(tmp_path):
+    (tmp_path / "train-images-idx3-ubyte").mkdir()
+    assert len(load(write(tmp_path, end=".gz")).train.labels) == 12
+
+
+def test_the_labels_of_qmnist_are_its_first_column(tmp_path):
+    table = np.stack([LABELS, *[LABELS + 1] * 7], 1).astype("int32")
+    write(tmp_path, (IMAGES, table), (IMAGES[:7], table[:7]))
+    rename(tmp_path, lambda name: "qmnist-" + name.replace("t10k", "test").replace("idx1-ubyte", "idx2-int"))
+    data = load(tmp_path)
+    assert np.array_equal(data.train.labels, LABELS) and np.array_equal(data.test.labels, LABELS[:7])
+
+
+@pytest.mark.parametrize("name, first", [("emnist-letters", 1), ("emnist-balanced", 0)])
+def test_the_images_of_emnist_are_transposed_and_its_letters_begin_at_1(tmp_path, name, first):
+    labels = (np.arange(12) * 2 + first).astype(np.uint8)
+    write(tmp_path, (IMAGES, labels), (IMAGES[:7], labels[:7]))
+    rename(tmp_path, lambda file: f"{name}-{file.replace('t10k', 'test')}")
+    data = load(tmp_path)
+    assert np.array_equal(data.train.images, IMAGES.transpose(0, 2, 1))
+    assert data.train.labels.tolist() == [*range(0, 24, 2)] and data.classes == 23
+    write(tmp_path)
+    rename(tmp_path, lambda file: f"emnist-digits-{file}")
+    with pytest.raises(DataError, match=rf"holds several data sets: .*{name}-.*; each needs its own directory"):
+        load(tmp_path)
+
+
+def test_more_than_ten_classes_can_be_trained(tmp_path, new_working_directory):
+    labels = np.arange(12).astype(np.uint8)
+    write(tmp_path / "mine", (IMAGES, labels), (IMAGES[:7], labels[:7]))
+    assert command("train")("--epochs 1 --quiet --save run --data", tmp_path / "mine") == 0
+    model = checkpoint.load("run")[0]
+    assert (model.classes, load("digits").classes) == (12, 10)
+
+
+def test_the_arrays_of_keras_are_loaded(tmp_path):
+    np.savez(tmp_path / "mnist.npz", x_train=IMAGES, y_train=LABELS, x_test=IMAGES[:7], y_test=LABELS[:7])
+    data = load(tmp_path / "mnist.npz")
+    assert data.source == f"arrays: 12 training and 7 test images of 5x4 from {tmp_path / 'mnist.npz'}"
+    assert np.array_equal(data.train.images, IMAGES) and np.array_equal(data.test.labels, LABELS[:7])
+    np.savez(tmp_path / "other.npz", images=IMAGES)
+    with pytest.raises(DataError, match=r"other.npz: cannot be read: .*; expected the arrays x_train and y_train"):
+        load(tmp_path / "other.npz")
+    (tmp_path / "damaged.npz").write_bytes((tmp_path / "mnist.npz").read_bytes()[:200])
+    with pytest.raises(DataError, match=r"damaged\.npz: cannot be read"):
+        load(tmp_path / "damaged.npz")
+
+
+def test_a_tilde_is_the_home(tmp_path, monkeypatch):
+    write(tmp_path / "home" / "mine")
+    assert len(load("~/mine").train.labels) == 12
+    monkeypatch.setenv("TINYMNIST_DATA", "~/mine")
+    assert load().name == str(tmp_path / "home" / "mine")
+
+
+def test_the_test_examples_need_no_training_files(tmp_path):
+    write(tmp_path)
+    for path in tmp_path.glob("train-*"):
+        path.unlink()
+    assert np.array_equal(load_test_split(tmp_path).labels, LABELS[:7])
+    with pytest.raises(
+        DataError, match=r"neither train-images-idx3-ubyte nor .*; it holds t10k-images-idx3-ubyte, t10k-la"
+    ):
+        load(tmp_path)
+
+
 def test_the_embedded_digits_never_change():
     """test_pictures.py shows that they have the form of MNIST."""
     digits = load("digits")
@@ -76,10 +171,13 @@ def test_data_is_found_in_the_documented_order(tmp_path, monkeypatch, capfd):
 
 def test_requested_data_is_never_replaced_by_digits(tmp_path, monkeypatch):
     for name, sentence in [
-        ("mnist", "mnist: none of its 3 mirrors answers within 3 seconds"),
+        ("mnist", "mnist: none of its 3 mirrors answers within 3 seconds; go online once, or put its four files into "),
         ("fashion-mnist", "fashion-mnist: none of its 3 mirrors answers within 3 seconds"),
-        ("nowhere", "nowhere: is not a directory, and not one of the data sets digits, mnist, fashion-mnist"),
-        (tmp_path, f"{tmp_path}: there is neither train-images-idx3-ubyte nor train-images-idx3-ubyte.gz"),
+        (
+            "nowhere",
+            "nowhere: is not a directory, not an .npz file, and not one of the data sets digits, mnist, fashion-mnist",
+        ),
+        (tmp_path, f"{tmp_path}: there is neither train-images-idx3-ubyte nor train-images-idx3-ubyte.gz; it is empty"),
     ]:
         monkeypatch.setenv("TINYMNIST_DATA", str(name))
         for argument in (name, None):
@@ -103,7 +201,7 @@ def change(array, value, dtype):
 @pytest.mark.parametrize(
     "images, labels, sentence",
     [
-        *((IMAGES, change(LABELS, n, "int32"), f"/LABELS: label 5 is {n}; labels are") for n in (10, -1, 261)),
+        *((IMAGES, change(LABELS, n, "int32"), f"/LABELS: label 5 is {n}; labels are") for n in (256, -1, 261)),
         *((IMAGES, change(LABELS, x, "float32"), f"/LABELS: label 5 is {x}; labels are") for x in (2.5, np.nan)),
         (IMAGES, LABELS[:11], "/LABELS: 12 images but labels of the shape (11,); they must match"),
         (IMAGES[:11], LABELS, "/LABELS: 11 images but labels of the shape (12,); they must match"),

@@ -62,7 +62,9 @@ def download(name, files, directory):
     pooch.get_logger().setLevel("ERROR")
     mirrors, failures = find_answering_mirrors(MIRRORS[name], files[0]), []
     if not mirrors:
-        raise DataError(f"{name}: none of its {len(MIRRORS[name])} mirrors answers within {PATIENCE} seconds")
+        places = f"{directory} or a directory that $TINYMNIST_DATA names"
+        found = f"none of its {len(MIRRORS[name])} mirrors answers within {PATIENCE} seconds"
+        raise DataError(f"{name}: {found}; go online once, or put its four files into {places}")
     print(f"downloading {name} from {mirrors[0]} into {directory}", file=sys.stderr)
     progress_bar = sys.stderr.isatty() and importlib.util.find_spec("tqdm") is not None
     get = pooch.HTTPDownloader(progress_bar, timeout=(PATIENCE, STALL), hooks={"response": check_response})

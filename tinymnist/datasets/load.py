@@ -1,9 +1,11 @@
-"""tm.load: a data set from a directory, from a download, or the digits that come with the package."""
+"""tm.load: a data set from files, from a download, or the digits that come with the package."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
+import zipfile
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -14,8 +16,6 @@ from tinymnist.batches import Split
 from tinymnist.datasets import download
 from tinymnist.datasets.mapped import map_file, release_pages
 from tinymnist.idx import DataError
-
-CLASSES = 10
 
 
 class Data(NamedTuple):
@@ -28,6 +28,11 @@ class Data(NamedTuple):
 
     def __repr__(self):
         return f"Data({self.name}: {describe_sizes(self.train, self.test)})"
+
+    @property
+    def classes(self) -> int:
+        """How many classes a model needs: ten, or more if there are larger labels."""
+        return max(10, *(int(split.labels.max()) + 1 for split in (self.train, self.test)))
 
     @property
     def fingerprint(self) -> str:
@@ -45,42 +50,50 @@ class Data(NamedTuple):
         return f"{crc:08x}"
 
 
-def load(name_or_directory: str | os.PathLike | None = None) -> Data:
-    """Load "mnist", "fashion-mnist", "digits", or the four files of MNIST's format, .gz or not, in a directory.
+def load(name_or_path: str | os.PathLike | None = None) -> Data:
+    """Load "mnist", "fashion-mnist", "digits", a directory with the four files of MNIST's format, or Keras's mnist.npz.
 
+    The files may have the names that unpackers, torchvision, QMNIST or EMNIST give them. The arrays are read-only.
     Without an argument, $TINYMNIST_DATA says what to load. If it is not set, MNIST is loaded, or, if MNIST is not
     available, the embedded digits, with a warning on stderr. Raises DataError if the requested data is not available.
     """
-    requested = name_or_directory or os.environ.get("TINYMNIST_DATA")
+    requested = name_or_path or os.environ.get("TINYMNIST_DATA")
     if requested:
-        return load_data_set(os.fspath(requested))
+        return load_data_set(os.path.expanduser(requested))
     try:
         return load_data_set("mnist")
     except DataError as error:
-        places = f"{download.cache_directory('mnist')} or a directory that $TINYMNIST_DATA names"
-        print(
-            f"MNIST is not available ({error}). Using the embedded digits, which are not MNIST. "
-            f"To get MNIST, go online once, or put its four files into {places}.",
-            file=sys.stderr,
-        )
+        print(f"{error}. Using the embedded digits, which are not MNIST.", file=sys.stderr)
         return load_data_set("digits")
 
 
 def load_data_set(name):
-    if name == "digits":
-        directory, title = Path(__file__).with_name("digits"), "the embedded UCI digits"
-    elif name in download.SHA256:
-        directory, title = download.fetch(name), {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST"}[name]
-    elif os.path.isdir(name):
-        directory, title = name, "IDX files"
-    else:
-        names = ", ".join(("digits", *download.SHA256))
-        raise DataError(f"{name}: is not a directory, and not one of the data sets {names}")
-    train, test = read_split(directory, "train"), read_split(directory, "t10k")
+    where, title, read = locate(name)
+    train, test = read(where, "train"), read(where, "t10k")
     if train.images.shape[1:] != test.images.shape[1:]:
         sizes = f"training images have the size {train.images.shape[1:]}, test images {test.images.shape[1:]}"
-        raise DataError(f"{directory}: {sizes}; they must be equal")
-    return Data(train, test, name, f"{title}: {describe_sizes(train, test)} from {directory}")
+        raise DataError(f"{where}: {sizes}; they must be equal")
+    return Data(train, test, name, f"{title}: {describe_sizes(train, test)} from {where}")
+
+
+def load_test_split(name):
+    """Only the test examples; a directory need not have the training files."""
+    where, _, read = locate(os.path.expanduser(name))
+    return read(where, "t10k")
+
+
+def locate(name):
+    """Where a data set is, what it is, and the function that reads its training or test examples."""
+    if name == "digits":
+        return Path(__file__).with_name("digits"), "the embedded UCI digits", read_directory
+    if name in download.SHA256:
+        return download.fetch(name), {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST"}[name], read_directory
+    if os.path.isdir(name):
+        return name, "IDX files", read_directory
+    if name.endswith(".npz") and os.path.exists(name):
+        return name, "arrays", read_npz
+    names = ", ".join(("digits", *download.SHA256))
+    raise DataError(f"{name}: is not a directory, not an .npz file, and not one of the data sets {names}")
 
 
 def describe_sizes(train, test):
@@ -88,27 +101,60 @@ def describe_sizes(train, test):
     return f"{n:,} training and {m:,} test images of {height}x{width}"
 
 
-def read_split(directory, prefix):
-    """The training or the test examples. Pixels must be bytes: other types would have to be scaled or rounded."""
-    image_file = find_file(directory, f"{prefix}-images-idx3-ubyte")
-    label_file = find_file(directory, f"{prefix}-labels-idx1-ubyte")
-    images, labels = map_file(image_file), map_file(label_file)
+def read_npz(path, part):
+    """The training or the test examples in a file such as Keras's mnist.npz."""
+    x, y = ("x_train", "y_train") if part == "train" else ("x_test", "y_test")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return make_split(arrays[x], arrays[y], f"{path}, {x}", f"{path}, {y}")
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read: {error}; expected the arrays {x} and {y}") from error
+
+
+def read_directory(directory, part):
+    """The training or the test examples in a directory. EMNIST's images are transposed, and its letters begin at 1."""
+    image_file, label_file = (find_file(directory, part, kind) for kind in ("images", "labels"))
+    images, labels, name = map_file(image_file), map_file(label_file), os.path.basename(image_file).lower()
+    if name.startswith("emnist") and images.ndim == 3:
+        images = np.ascontiguousarray(images.transpose(0, 2, 1))
+        labels = labels - labels.dtype.type(name.startswith("emnist-letters"))
+    if name.startswith("qmnist") and labels.ndim == 2:
+        labels = labels[:, 0]  # the other columns say who wrote the digit
+    return make_split(images, labels, image_file, label_file)
+
+
+def make_split(images, labels, image_name, label_name):
+    """Check the arrays. Pixels must be bytes: other types would have to be scaled or rounded."""
     if images.dtype != np.uint8:
-        raise DataError(f"{image_file}: pixels are {images.dtype.name}; they must be bytes from 0 to 255, uint8")
+        raise DataError(f"{image_name}: pixels are {images.dtype.name}; they must be bytes from 0 to 255, uint8")
     if images.ndim != 3 or images.size == 0:
-        raise DataError(f"{image_file}: has the shape {images.shape}; expected (examples, height, width) without a 0")
+        raise DataError(f"{image_name}: has the shape {images.shape}; expected (examples, height, width) without a 0")
     if labels.shape != images.shape[:1]:
-        raise DataError(f"{label_file}: {len(images):,} images but labels of the shape {labels.shape}; they must match")
-    wrong = ~((labels >= 0) & (labels < CLASSES) & (labels == np.floor(labels)))  # true for NaN
+        raise DataError(f"{label_name}: {len(images):,} images but labels of the shape {labels.shape}; they must match")
+    wrong = ~((labels >= 0) & (labels <= 255) & (labels == np.floor(labels)))  # true for NaN
     if wrong.any():
         i = int(wrong.argmax())
-        raise DataError(f"{label_file}: label {i:,} is {labels[i]}; labels are whole numbers from 0 to {CLASSES - 1}")
-    return Split(images, np.array(labels, np.uint8))
+        raise DataError(f"{label_name}: label {i:,} is {labels[i]}; labels are whole numbers from 0 to 255")
+    labels = np.array(labels, np.uint8)
+    images.flags.writeable = labels.flags.writeable = False  # so that a run need not copy them
+    return Split(images, labels)
 
 
-def find_file(directory, name):
-    """The path of a file. The uncompressed one comes first, because it can be mapped and so be larger than memory."""
-    for path in (os.path.join(directory, name), os.path.join(directory, f"{name}.gz")):
-        if os.path.lexists(path):
-            return path
-    raise DataError(f"{directory}: there is neither {name} nor {name}.gz")
+def find_file(directory, part, kind):
+    """The path of the images or labels. A plain file comes first: it can be mapped, and so be larger than memory."""
+    parts = "(t10k|test)" if part == "t10k" else part
+    pattern = re.compile(rf"(.*-)?{parts}-{kind}[-.]idx\d-(ubyte|int)(\.gz)?", re.IGNORECASE)
+    for folder in ("", "raw", "MNIST/raw", "FashionMNIST/raw"):  # torchvision's folders
+        found = {}  # by what comes before the name: nothing, or such as "emnist-letters-"
+        for path in sorted(Path(directory, folder).glob("*"), key=lambda path: path.name.lower().endswith(".gz")):
+            match = pattern.fullmatch(path.name)
+            if match and not path.is_dir():
+                found.setdefault((match[1] or "").lower(), str(path))
+        if "" in found or len(found) == 1:
+            return found.get("") or found.popitem()[1]
+        if found:
+            raise DataError(f"{directory}: holds several data sets: {', '.join(found)}; each needs its own directory")
+    names = sorted(os.listdir(directory))
+    contents = f"it holds {', '.join(names[:5])}{', …' * (len(names) > 5)}" if names else "it is empty"
+    name = f"{part}-{kind}-idx{3 if kind == 'images' else 1}-ubyte"
+    raise DataError(f"{directory}: there is neither {name} nor {name}.gz; {contents}")

@@ -199,7 +199,7 @@ def make_run(where, *, recipe=None, model=None, rule=None, options, hyper, setti
     defaults = base.settings if base else dict(SETTINGS.get(model, {}))
     if data.name == "digits" and not base:
         defaults["epochs"] = 20  # they are few
-    network = MODELS[model](image=(1, *data.train.images.shape[1:]), **arguments)
+    network = MODELS[model](image=(1, *data.train.images.shape[1:]), classes=data.classes, **arguments)
     return Run(network, optimizer, data, Settings(**{**defaults, **settings}))
 
 
