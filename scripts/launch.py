@@ -133,7 +133,10 @@ class Processes:
 
 
 def main(argv=None):
-    options = make_parser().parse_args(argv)
+    options, others = make_parser().parse_known_args(argv)
+    if others:
+        print(f"launch.py has no option {others[0]}; write the options of scripts/train.py after --", file=sys.stderr)
+        return 2
     if options.workers is None:
         options.workers = len(options.hosts) if options.hosts else 2
     if options.servers is None:

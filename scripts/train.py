@@ -60,9 +60,10 @@ def make_parser():
     add("--augment", **switch, help="shift, rotate and scale the training images, anew in each epoch; default: no")
 
     add = p.add_argument_group("output").add_argument
-    add("--save", metavar="DIR", help="save the run in DIR; default: a new directory in runs/")
+    path = {"type": os.path.expanduser, "metavar": "DIR"}
+    add("--save", **path, help="save the run in DIR; default: a new directory in runs/")
     add("--save-every", **WHOLE, default=0, help="also save every N batches; default: only after each epoch")
-    add("--resume", metavar="DIR", help="continue the run saved in DIR; a larger --epochs trains it for longer")
+    add("--resume", **path, help="continue the run saved in DIR; a larger --epochs trains it for longer")
     add("--log-interval", **WHOLE, help="print loss and speed every N batches; default: only after each epoch")
     add("--show", action="store_true", help="open the figure with the curves at the end")
     add("--quiet", action="store_true", help="print only the last line")
@@ -74,7 +75,7 @@ def make_parser():
 
 
 class Signals:
-    """Ctrl-C and SIGTERM stop a run where it can be resumed, or end the process if no run trains. A second one kills.
+    """Ctrl-C, SIGTERM and SIGHUP stop a run where it can be resumed; without a run they end the process. Twice, they kill.
 
     `number` is that of the signal, None if there was none.
     """
@@ -82,7 +83,8 @@ class Signals:
     run = number = None
 
     def __enter__(self):
-        numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
+        known = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        numbers = [number for number in known if signal.getsignal(number) != signal.SIG_IGN]
         self.before = {number: signal.signal(number, self.handle) for number in numbers}
         return self
 

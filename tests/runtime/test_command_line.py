@@ -73,6 +73,8 @@ train --model lenet --filters 5                argument --filters: expected 2 ar
 train --model lenet --filters 5 0              filters must be whole numbers of at least 1, not 5 0
 train --model lenet --hidden 5 6               lenet has one hidden layer, not 2; mlp can have several
 train --recipe cake                            there is no recipe 'cake'; the recipes are softmax-sgd, softmax-momentum
+train --seed 4294967296                        seed must be below 2^32, as MXNet's generator takes 32 bits, not 42
+launch --workers 2 --model mlp                 launch.py has no option --model; write the options of scripts/train.py
 train --limit 0                                limit must be a whole number of at least 1, not 0
 train --hold-out 0                             of 1,497 training images 1 to all but one can be held out, not 0
 train --hold-out 1497                          of 1,497 training images 1 to all but one can be held out, not 1,497
@@ -98,7 +100,7 @@ compare --device tpu                           there is no device 'tpu'
 predict nowhere                                nowhere: is not a directory; a saved run holds directories
 predict run --data nowhere                     nowhere: is not a directory
 predict run --images small                     the images in small are uint8 of the shape (300, 14, 28)
-predict run --images empty                     empty contains no images
+predict run --images empty                     the images in empty are uint8 of the shape (0, 28, 28)
 predict run --images images --labels labels    labels: there is a label 10
 predict run --labels labels                    --labels needs --images
 predict run --index 300                        --index must be from 0 to 299, not 300
@@ -248,6 +250,20 @@ def test_images_may_have_other_sizes(capsys):
     assert refused(capsys, train("--data . --normalize"), "all pixels are equal")
 
 
+def test_the_curves_are_drawn_whatever_backend_a_notebook_has_chosen():
+    chosen = "module://matplotlib_inline.backend_inline"  # which is not installed
+    run = start(QUICK, "--save run", env={**os.environ, "MPLBACKEND": chosen})
+    status, out, err = finish(run)
+    assert (status, err) == (0, "") and Path("run/curves.png").is_file(), out
+
+
+def test_a_tilde_is_the_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert train(QUICK, "'--save=~/run'") == 0
+    assert train("'--resume=~/run' --epochs 3") == 0
+    assert (tmp_path / "run" / "epoch-0003").is_dir()
+
+
 def test_a_run_succeeds_without_its_figure(capsys, monkeypatch):
     Path("run/curves.png").mkdir(parents=True)
     assert train(QUICK, "--save run") == 0
@@ -296,7 +312,7 @@ def test_a_complete_run_is_reported_again_even_if_its_last_checkpoint_is_damaged
             file.write_bytes(b"")
 
 
-NUMBERS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+NUMBERS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 RUN = "--model dropout-cnn --batch-size 10 --log-interval 1 --data digits --limit 330"
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 import webbrowser
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -17,7 +18,9 @@ COLOURS = {"sgd": "red", "momentum": "blue", "adagrad": "green", "rmsprop": "ora
 
 def new_figure(width, height, title, **panels):
     """A figure with a title, and its axes. matplotlib is imported here because only those who draw need it."""
-    from matplotlib.figure import Figure  # not pyplot, which expects a display
+    with mock.patch.dict(os.environ):
+        os.environ.pop("MPLBACKEND", None)  # a notebook's, which may not exist here; no backend is needed
+        from matplotlib.figure import Figure  # not pyplot, which expects a display
 
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.suptitle(title, parse_math=False)  # a $ in a name is a $
