@@ -24,6 +24,9 @@ def explain_import_error(error):
 quiet = signal.getsignal(signal.SIGINT) == signal.default_int_handler
 if quiet:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during these two seconds prints no traceback
+if not os.environ.get("OMP_NUM_THREADS", "1").isdigit():  # MXNet would abort without a sentence
+    print(f"OMP_NUM_THREADS must be a whole number, not {os.environ['OMP_NUM_THREADS']!r}", file=sys.stderr)
+    sys.exit(2)
 try:
     import tinymnist as tm
     from tinymnist.backend import mx

@@ -75,7 +75,7 @@ def make_parser():
 
 
 class Signals:
-    """Ctrl-C, SIGTERM and SIGHUP stop a run where it can be resumed; without a run they end the process. Twice, they kill.
+    """Ctrl-C, SIGTERM and SIGHUP stop a run where it can be resumed, or end the process. A second signal kills it.
 
     `number` is that of the signal, None if there was none.
     """

@@ -1,4 +1,4 @@
-"""MXNet, imported in this one place, with help for newer numpys and processors. A student can skip this file."""
+"""Imports MXNet, in this one place, and helps it with newer numpys and processors. A student can skip this file."""
 
 import os
 import sys
@@ -8,23 +8,23 @@ import numpy.fft  # before the settings below, which are for MXNet's OpenBLAS: n
 import numpy.random
 
 __all__ = ["autograd", "mx", "nd"]
-cpu, settings, find_name = Path("/proc/cpuinfo"), {}, numpy.__getattr__
+settings, cpu, find_name = {}, Path("/proc/cpuinfo"), numpy.__getattr__
 if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
     settings["GOMP_SPINCOUNT"] = "1000"  # a thread that waits soon leaves its core to other processes
 if "OPENBLAS_CORETYPE" not in os.environ and cpu.exists() and {"avx2", "fma"} <= set(cpu.read_text().split()):
     settings["OPENBLAS_CORETYPE"] = "Haswell"  # MXNet's OpenBLAS does not recognize newer processors
 
 
-def find_name_for_mxnet(name):
-    """numpy's answer for names that it no longer has. MXNet imports some of them but never uses them: None will do."""
+def find_removed_name(name):
+    """An answer for names that numpy has removed. MXNet mentions them while it is imported, but uses only `bool`."""
     if sys._getframe(1).f_globals.get("__name__", "").startswith("mxnet."):
         return bool if name == "bool" else None
     return find_name(name)
 
 
 try:
-    os.environ.update(settings)  # MXNet's libraries read it while they are loaded
-    numpy.__getattr__ = find_name_for_mxnet
+    os.environ.update(settings)  # MXNet's libraries read them while they are loaded
+    numpy.__getattr__ = find_removed_name
     import mxnet as mx
     from mxnet import autograd, nd
 except (ImportError, OSError, RuntimeError) as error:

@@ -257,6 +257,11 @@ def test_the_curves_are_drawn_whatever_backend_a_notebook_has_chosen():
     assert (status, err) == (0, "") and Path("run/curves.png").is_file(), out
 
 
+def test_a_wrong_number_of_threads_is_one_sentence():
+    status, out, err = finish(start(QUICK, env={**os.environ, "OMP_NUM_THREADS": "abc"}))
+    assert (status, out, err) == (2, "", "OMP_NUM_THREADS must be a whole number, not 'abc'\n")
+
+
 def test_a_tilde_is_the_home(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert train(QUICK, "'--save=~/run'") == 0
