@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,13 +10,14 @@ import cli
 import numpy as np
 
 import tinymnist as tm
+from tinymnist.checks import check_images, check_split
+from tinymnist.datasets.load import load_test_split
 from tinymnist.datasets.mapped import map_file
 from tinymnist.datasets.pictures import read_picture
 from tinymnist.experiments import figures
 from tinymnist.experiments.evaluation import confusion_matrix, find_mistakes
 from tinymnist.idx import replace_file
 from tinymnist.runtime import checkpoint
-from tinymnist.train import check_images, check_split
 
 SHOWN = 40  # images in a figure
 
@@ -69,22 +71,35 @@ def check_options(args):
         raise ValueError(f"--mistakes must be 0 or more, not {args.mistakes}")
 
 
+def read_pictures(args):
+    """The pictures that can be read; args.pictures keeps their names. The others are named on stderr."""
+    images, names = [], []
+    for path in args.pictures:
+        try:
+            images.append(read_picture(path))
+            names.append(path)
+        except tm.DataError as error:
+            print(error, file=sys.stderr)
+    args.unread = len(names) < len(args.pictures)
+    if not names:
+        sys.exit(2)
+    args.pictures = names
+    return np.stack(images)
+
+
 def read_images(args, model, trained_on):
     """Names, images (N, H, W) and labels (N,), or None, of what is to be classified."""
     labels = None
     if args.pictures:
-        images, source = np.stack([read_picture(path) for path in args.pictures]), "the pictures"
+        images, source = read_pictures(args), "the pictures"
     elif args.images:
         images, source = map_file(args.images), f"the images in {args.images}"
         labels = tm.idx.read(args.labels) if args.labels else None
     else:
-        (images, labels), source = tm.load(args.data or trained_on).test, "the test images"
-    check_images(model, images, source)
-    if not len(images):
-        raise tm.DataError(f"{args.images} contains no images")
+        (images, labels), source = load_test_split(args.data or trained_on), "the test images"
+    images = check_images(model, images, source)
     if labels is not None:
-        check_split(model, tm.Split(images, labels), args.labels or "the test data")
-        labels = labels.astype(np.uint8)
+        images, labels = check_split(model, tm.Split(images, labels), args.labels or "the test data")
     names = args.pictures or np.array([f"image {n}" for n in range(len(images))])
     if args.index:
         if min(args.index) < 0 or max(args.index) >= len(images):
@@ -163,6 +178,7 @@ def predict(args):
         print(f"\nfigures in {args.figures}: {', '.join(path.name for path in paths)}")
         for path in paths if args.show else ():
             figures.open_figure(path)
+    return 2 if args.pictures and args.unread else 0
 
 
 def main(argv=None):

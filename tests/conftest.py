@@ -4,8 +4,10 @@ import os
 import signal
 import stat
 
-# A shell makes its background jobs ignore Ctrl-C, and their children inherit this. The tests of Ctrl-C need it back.
+# A shell makes its background jobs ignore Ctrl-C, nohup makes a job ignore SIGHUP, and their children inherit this. The
+# tests of signals need them back.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")  # otherwise a GPU's built-in convolutions round to ten bits
 
 import hypothesis  # noqa: E402

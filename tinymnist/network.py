@@ -101,6 +101,8 @@ class Sequential:
     def initialize(self, seed=0, device=None, dtype="float32"):
         """Allocate the parameters and draw the weights. Biases stay 0."""
         self.allocate(device, dtype)
+        if seed >= 1 << 31:  # more bits than MXNet takes
+            seed = int(np.random.SeedSequence(seed).generate_state(1)[0] >> 1)
         mx.random.seed(seed)
         draw, argument = getattr(initializers, self.init[0]), self.init[1]
         for name, value in self.parameters.items():

@@ -98,6 +98,11 @@ def test_initialize_draws_weights_and_leaves_biases_at_0(kind, number, dtype, de
         np.testing.assert_array_equal(value.asnumpy(), expected.asnumpy())
 
 
+def test_every_seed_gives_other_weights():
+    seeds = (0, 1, (1 << 31) - 1, 1 << 31, 1 << 32, (1 << 32) + 1, 1 << 40)
+    assert len({Sequential(Dense(10)).initialize(seed).weights.asnumpy().tobytes() for seed in seeds}) == len(seeds)
+
+
 def test_the_defaults_are_xavier_the_seed_0_and_float32_on_the_cpu():
     network, twin = Sequential(Dense(10)).initialize(), Sequential(Dense(10), image=(1, 28, 28), init=("xavier", 3.0))
     np.testing.assert_array_equal(network.weights.asnumpy(), twin.initialize(0).weights.asnumpy())

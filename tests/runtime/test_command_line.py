@@ -73,7 +73,6 @@ train --model lenet --filters 5                argument --filters: expected 2 ar
 train --model lenet --filters 5 0              filters must be whole numbers of at least 1, not 5 0
 train --model lenet --hidden 5 6               lenet has one hidden layer, not 2; mlp can have several
 train --recipe cake                            there is no recipe 'cake'; the recipes are softmax-sgd, softmax-momentum
-train --seed 4294967296                        seed must be below 2^32, as MXNet's generator takes 32 bits, not 42
 launch --workers 2 --model mlp                 launch.py has no option --model; write the options of scripts/train.py
 train --limit 0                                limit must be a whole number of at least 1, not 0
 train --hold-out 0                             of 1,497 training images 1 to all but one can be held out, not 0

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from commands import command, refused
 from matplotlib.figure import Figure
+from PIL import Image
 
 import tinymnist as tm
 from tinymnist.datasets.pictures import read_picture
@@ -114,3 +115,29 @@ def test_files_are_written_before_anything_is_printed(capsys):
     assert refused(capsys, status, "standard output cannot be written: No space left on device")
     assert np.load("all.npy").shape == (300, 10)
     assert sorted(os.listdir("figures")) == ["confusion.png", "first-layer.png", "mistakes.png", "predictions.png"]
+
+
+def test_a_picture_that_cannot_be_read_does_not_discard_the_others(probabilities, capsys):
+    Image.new("L", (30, 30), 255).save("blank.png")
+    for n in (0, 1):
+        Image.fromarray(255 - TEST.images[n]).save(f"{n}.png")
+    assert predict("run 0.png blank.png 1.png nowhere.png --output some.npy") == 2
+    out, err = capsys.readouterr()
+    assert [line.split(":")[0] for line in out.splitlines()] == [
+        "0.png",
+        "1.png",
+        "probabilities, (2, 10), in some.npy",
+    ]
+    assert err.startswith("blank.png: is blank") and "\nnowhere.png: cannot be read" in err and err.count("\n") == 2
+    assert np.load("some.npy").shape == (2, 10)
+    assert predict("run blank.png") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_training_files_of_a_data_set_are_not_needed(capsys):
+    os.mkdir("only-test")
+    tm.idx.write("only-test/t10k-images-idx3-ubyte", TEST.images)
+    tm.idx.write("only-test/t10k-labels-idx1-ubyte", TEST.labels)
+    assert predict("run --data only-test") == predict("run") == 0
+    first, second = capsys.readouterr().out.split("accuracy ")[1:]
+    assert first == second

@@ -38,8 +38,6 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, int) or value < low:
                 raise ValueError(f"{name.replace('_', ' ')} must be a whole number of at least {low}, not {value!r}")
-        if self.seed >= 1 << 32:
-            raise ValueError(f"seed must be below 2^32, as MXNet's generator takes 32 bits, not {self.seed!r}")
         if self.limit is not None and (not isinstance(self.limit, int) or self.limit < 1):
             raise ValueError(f"limit must be a whole number of at least 1, not {self.limit!r}")
         if self.kvstore not in ("local", "dist_sync"):
