@@ -23,11 +23,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = ["idx", "batches", "ops", "windows", "loss", "init", "layers", "network", "models", "optim", "train"]
-OTHER_TESTS = {
-    "windows": ["ops", "layers"],
-    "network": ["layers", "models"],
-}  # not test_NAME
+MODULES = [
+    "idx",
+    "batches",
+    "windows",
+    "ops",
+    "loss",
+    "init",
+    "network",
+    "layers",
+    "models",
+    "optim",
+    "checks",
+    "train",
+]
+OTHER_TESTS = {"windows": ["ops", "layers"], "network": ["layers", "models", "train"], "train": ["train", "reference"]}
 SWAPS = {ast.FloorDiv: ast.Mult, ast.Pow: ast.Mult, ast.Mod: ast.Mult}
 for a, b in [
     (ast.Add, ast.Sub), (ast.Mult, ast.Div), (ast.LShift, ast.RShift), (ast.BitAnd, ast.BitOr), (ast.Lt, ast.LtE),
