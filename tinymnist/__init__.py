@@ -1,8 +1,9 @@
 """tinymnist: handwritten-digit classifiers trained with MXNet ndarray arithmetic and autograd.
 
 The files in this folder are a lesson. Read them in this order: idx, batches (the data); windows, ops (the operations);
-loss; init, network, layers, models (the network); optim (the update rules); train (the loop). backend (the import of
-MXNet) and checks (of arguments) can be skipped. The subpackages are for use rather than for reading: runtime (fast, resumable, distributed training), datasets, experiments.
+loss; init, network, layers, models (the network); optim (the update rules); train (the loop). You can skip backend (the
+import of MXNet) and checks (of arguments). The subpackages are for use rather than for reading: runtime (fast,
+resumable, distributed training), datasets, experiments.
 
 MXNet's words that one must know:
     nd                         arrays, much like numpy's; a slice is a view. A context (ctx) is the CPU or a GPU.

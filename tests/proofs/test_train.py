@@ -3,6 +3,7 @@
 import inspect
 import re
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,14 @@ def test_the_loop_and_the_runtime_give_equal_weights(name, rule):
         twin, optimizer = tm.models.MODELS[name](**SMALL[name]), tm.Optimizer(rule, **RULES[rule])
         tm.fit(twin, optimizer, data, compile=compile, **how)
         assert twin.weights.asnumpy().tobytes() == model.weights.asnumpy().tobytes()
+
+
+def test_several_threads_may_predict_at_the_same_time():
+    model, images = tm.lenet(**SMALL["lenet"]).initialize(1), tm.load("digits").test.images[:60]
+    expected = tm.predict(model, images)
+    with ThreadPoolExecutor(8) as pool:
+        for found in pool.map(lambda _: tm.predict(model, images), range(300)):
+            np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("batch", [1, 7, 300])

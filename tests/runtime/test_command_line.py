@@ -79,6 +79,7 @@ train --hold-out 0                             of 1,497 training images 1 to all
 train --hold-out 1497                          of 1,497 training images 1 to all but one can be held out, not 1,497
 train --save-every -1                          save every must be a whole number of at least 0, not -1
 train --save run                               run: holds another run; resume that one, or save into another directory
+train --resume run/epoch-0001                  run/epoch-0001: is a checkpoint; name the directory of its run, run
 train --resume run --rate 0                    --rate cannot be given with --resume: the saved run has its own
 train --resume run --lr 1                      --lr cannot be given with --resume
 train --resume run --model mlp                 --model cannot be given with --resume

@@ -109,6 +109,8 @@ def newest(directory):
     """Return (state, {file: arrays}) of the newest undamaged checkpoint, and a list: what is wrong with later ones."""
     paths, damaged = list_checkpoints(directory), []
     if not paths:
+        if (Path(directory) / "run.json").exists():
+            raise DataError(f"{directory}: is a checkpoint; name the directory of its run, {Path(directory).parent}")
         found = "holds no checkpoint" if os.path.isdir(directory) else "is not a directory"
         raise DataError(f"{directory}: {found}; a saved run holds directories such as epoch-0001")
     for path in paths:
