@@ -180,6 +180,7 @@ REFUSED = [
     (lambda: Sequential(Conv2D(0, 3)), r"layer 0 cannot have a weight of the shape \(0, 1, 3, 3\)"),
     (lambda: Sequential(Dense(2), image=(28, 28)), r"image must be \(channels, height, width\), .*, not \(28, 28\)"),
     (lambda: Sequential(Dense(2), init="xavier"), "init must be .*, not 'xavier'"),
+    (lambda: Sequential(Dense(2), init=("normal",)), "init must be .*, not \\('normal',\\)"),
     (lambda: Sequential(Dense(2), init=("he", 2)), "init must be .*, not \\('he', 2\\)"),
 ]
 

@@ -41,9 +41,8 @@ def read_rows(array, rows):
     mapping = getattr(array, "_mmap", None)
     if mapping is None or not array[:1].flags.c_contiguous:
         return array[rows]
-    # where the array begins in the file: its place in the mapping, and that of the mapping
-    begin = array.ctypes.data - np.frombuffer(mapping, np.uint8).ctypes.data
-    begin += array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
+    whole = array.base if isinstance(array.base, np.memmap) else array  # array may be a part of the mapped array
+    begin = whole.offset + array.ctypes.data - whole.ctypes.data  # in the file
     size, step = array[:1].nbytes, array.strides[0]
     try:
         with open(array.filename, "rb", buffering=0) as stream:

@@ -1,9 +1,18 @@
 """Functions of arrays, recorded once and replayed as graphs. This is only for speed: nothing else changes.
 
-A graph is MXNet's list of the operations that a function executed. MXNet runs it without Python between the operations,
-with the same results and several times as fast. It knows its inputs by name, and an array has a name only if it is
-marked, by attach_grad or mark_variables. `Replay` is for functions that return new arrays, such as a loss, with
-gradients. `replay_step` is for update rules, which change their arguments.
+While autograd records, each new array remembers the operation that made it and the arrays that went into it. So the
+result of a function knows the whole computation, its graph. MXNet can repeat this computation on other arrays, without
+Python between the operations, with the same results and several times as fast:
+
+    with autograd.record():
+        y = a * b + c                     # a, b and c are marked, by attach_grad or mark_variables: so they have names
+    graph = autograd.get_symbol(y)        # MXNet calls a graph a symbol
+    graph.list_inputs()                   # ["var0", "var1", "var2"], the names of a, b and c
+    replay = nd.CachedOp(graph)
+    replay(d, e, f)                       # d * e + f
+
+`Replay` does this for functions that return new arrays, such as a loss; `replay_step` for update rules, which change
+their arguments.
 """
 
 from __future__ import annotations
@@ -24,59 +33,55 @@ class Replay:
     """
 
     def __init__(self, function, parameters=()):
-        self.function, self.parameters, self.graphs = function, list(parameters), {}
+        self.function, self.parameters = function, list(parameters)
+        self.recordings = {}  # by the mode and the shapes of the inputs: a graph, and what it is called with
 
     def __call__(self, *inputs):
         key = (autograd.is_training(), *(x.shape for x in inputs))
-        if key not in self.graphs:
-            self.graphs[key], results = self.record(inputs)
-            if not autograd.is_recording():  # drop what was kept for a gradient
-                results = [array.detach() for array in results]
-            return results  # the recording itself was a run, and drew its random numbers
-        graph, arguments = self.graphs[key]
+        if key not in self.recordings:
+            self.recordings[key], results = self.record(inputs)
+            if autograd.is_recording():
+                return results  # recording was a run, too: it has computed the results and drawn its random numbers
+            return [array.detach() for array in results]  # drop what was kept for a gradient
+        graph, arguments = self.recordings[key]
         results = graph(*[inputs[a] if isinstance(a, int) else a for a in arguments])
         return results if isinstance(results, list) else [results]
 
     def record(self, inputs):
-        """((graph, its arguments: the number of an input, or an array), the results of this first run)"""
-        traced = [x.copy() for x in inputs]
-        for array in (*traced, *CONSTANTS.values()):
-            array.attach_grad("null")  # marks it; a constant loses its mark in a backward without a graph
+        """Run the function. Returns (graph, arguments), and the results. Arguments are arrays, or numbers of inputs."""
+        copies = [x.copy() for x in inputs]
+        for array in (*copies, *CONSTANTS.values()):  # a constant loses its mark in a backward without a graph
+            array.attach_grad("null")  # a mark without a gradient
         with autograd.record(train_mode=autograd.is_training()):
-            first, *others = self.function(*traced)
+            first, *others = self.function(*copies)
             results = [first, *map(nd.stop_gradient, others)]  # or the graph would compute their gradients, too
-            known = {name_of(array): array for array in (*self.parameters, *CONSTANTS.values())}
-            known.update({name_of(array): number for number, array in enumerate(traced)})
-            return build_graph(results, known), results
+            arguments = {name_of(array): array for array in (*self.parameters, *CONSTANTS.values())}
+            arguments.update({name_of(array): number for number, array in enumerate(copies)})
+            return build_graph(results, arguments), results
 
 
 def replay_step(optimizer, w, g, hyper):
-    """A function without arguments that does what optimizer.step(w, g, **hyper) does, as one call of a graph."""
+    """A function without arguments that does what optimizer.step(w, g, **hyper) does, as one call of a graph.
 
-    def step(w, g, *state):
-        twin = copy.copy(optimizer)
-        twin.owner, twin.state = w, state
-        twin.step(w, g, **hyper)
-
-    return replay_in_place(step, [w, g, *optimizer.state])
-
-
-def replay_in_place(function, arrays):
-    """function(*arrays) as one call without arguments. It may write into its arrays, only by += -= *= /=."""
-    traced = [Tracked(a.copy()) for a in arrays]
-    for array in traced:
+    A graph computes new arrays, so the step is recorded on stand-ins, and the results replace w and the state.
+    """
+    arrays = [w, g, *optimizer.state]
+    copies = [StandIn(array.copy()) for array in arrays]
+    for array in copies:
         array.attach_grad("null")
-    known = {name_of(array): own for array, own in zip(traced, arrays)}
+    arguments = {name_of(recorded): array for recorded, array in zip(copies, arrays)}
+    twin = copy.copy(optimizer)
+    twin.owner, twin.state = copies[0], copies[2:]
     with autograd.record():
-        function(*traced)
-        changed = [i for i, array in enumerate(traced) if array.changed]
-        graph, arguments = build_graph([traced[i] for i in changed], known)
+        twin.step(*copies[:2], **hyper)
+        changed = [i for i, array in enumerate(copies) if array.changed]
+        graph, inputs = build_graph([copies[i] for i in changed], arguments)
     targets = [arrays[i] for i in changed]
-    return lambda: graph(*arguments, out=targets)
+    return lambda: graph(*inputs, out=targets)
 
 
-class Tracked(nd.NDArray):
-    """An array that may be changed while recording, which MXNet forbids: x += y makes x stand for a new array."""
+class StandIn(nd.NDArray):
+    """An array for recording `x += y`, which MXNet forbids: x then stands for the new array x + y."""
 
     changed = False
 
@@ -107,16 +112,20 @@ def name_of(array):
     return autograd.get_symbol(array).name
 
 
-def build_graph(results, known):
-    """(A static graph that computes recorded arrays, its arguments), the latter looked up by name in `known`."""
-    # get_symbol takes one array: join all results, then undo concat by one get_children(), reshape by the other.
+def build_graph(results, arguments):
+    """(graph, what to call it with) for recorded arrays. `arguments` has, by name, what the graph may be called with.
+
+    Raises ValueError if the recorded function used another array, or copied one.
+    """
+    # get_symbol takes one array. So all results are joined, and get_children() undoes first concat, then reshape.
     joined = nd.concat(*[nd.reshape(array, shape=(-1,)) for array in results], dim=0)
-    symbol = autograd.get_symbol(joined).get_children().get_children()
-    names = symbol.list_inputs()
-    if not set(names) <= set(known):
+    graph = autograd.get_symbol(joined).get_children().get_children()
+    names = graph.list_inputs()
+    if not set(names) <= set(arguments):
         raise ValueError(
             "the function uses an array that is neither input nor parameter; a graph would freeze its value"
         )
-    if '"op": "_copyto"' in symbol.tojson():  # it waits for MXNet's engine inside the engine, and may wait forever
+    if '"op": "_copyto"' in graph.tojson():  # it waits for MXNet's engine inside the engine, and may wait forever
         raise ValueError("the function copies by astype, copyto or as_in_context; in a graph nd.cast does not block")
-    return nd.CachedOp(symbol, [("static_alloc", True), ("static_shape", True)]), [known[name] for name in names]
+    # static: all memory is reserved once
+    return nd.CachedOp(graph, [("static_alloc", True), ("static_shape", True)]), [arguments[name] for name in names]
