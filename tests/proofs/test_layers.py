@@ -98,6 +98,14 @@ def test_initialize_draws_weights_and_leaves_biases_at_0(kind, number, dtype, de
         np.testing.assert_array_equal(value.asnumpy(), expected.asnumpy())
 
 
+def test_all_arrays_of_a_network_are_on_its_device():
+    other = mx.cpu(1)
+    network = Sequential(Conv2D(2, 3), Dense(2), image=(1, 5, 5)).initialize(0, other)
+    arrays = [network.weights, network.gradients, *network.parameters.values(), network(nd.ones((2, 1, 5, 5), other))]
+    assert {array.context for array in arrays} == {other}
+    assert {array.context for array in network.allocate().parameters.values()} == {mx.cpu()}
+
+
 def test_every_seed_gives_other_weights():
     seeds = (0, 1, (1 << 31) - 1, 1 << 31, 1 << 32, (1 << 32) + 1, 1 << 40)
     assert len({Sequential(Dense(10)).initialize(seed).weights.asnumpy().tobytes() for seed in seeds}) == len(seeds)
