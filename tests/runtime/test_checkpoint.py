@@ -168,6 +168,48 @@ def test_only_the_four_models_are_built_by_name(data, directory):
             tm.resume(directory, data)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *(
+            {name: value}
+            for name in ("settings", "hyper", "history", "seen", "epoch")
+            for value in (None, "x", [1], {"a": 1})
+        ),
+        *({name: value} for name in ("mean", "std") for value in ("1", float("nan"), float("inf"))),
+        *({name: []} for name in ("model", "rule", "where", "data")),
+        {"std": 0},
+        {"batch": -1},
+        {"arguments": {"hidden": 5}},
+        {"arguments": {"hidden": [5] * 1000}},
+        {"history": [{"epoch": 1}]},
+        {"seen": [[10, "0.5", None]]},
+        {"settings": {"device": ",".join(f"cpu:{i}" for i in range(999)), "epochs": "3"}},
+        {"sha256": {}},
+        {"sha256": {"/dev/zero": ""}},
+        {"sha256": {"../../../etc/passwd": ""}},
+        {"sha256": ["model.params"]},
+    ],
+    ids=str,
+)
+def test_a_checkpoint_with_impossible_fields_is_a_sentence(changes, data, directory):
+    """Whoever makes one can make the checksums fit, too."""
+    make_run(data, "mlp").save(directory)
+    reseal(directory / "epoch-0000", **changes)
+    with pytest.raises(tm.DataError):
+        tm.resume(directory, data)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_pipe_or_a_device_in_a_checkpoint_is_not_read(name, data, directory):
+    make_run(data).save(directory)
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        (directory / "epoch-0000" / name).unlink()
+        make(directory / "epoch-0000" / name)
+        with pytest.raises(tm.DataError, match="is damaged: "):
+            tm.resume(directory, data)
+
+
 def test_a_pickle_is_never_run(data, directory, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path, content = directory / "epoch-0000", b"cos\nmkdir\n(S'harm'\ntR."  # pickle.loads would make a directory

@@ -15,6 +15,7 @@ import dataclasses
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -25,10 +26,21 @@ from tinymnist import models
 from tinymnist.backend import mx, nd
 from tinymnist.datasets.published import SHA256
 from tinymnist.idx import DataError, replace_file
+from tinymnist.optim import RULES, Optimizer
 from tinymnist.runtime.files import discard, lock_directory, sync
+from tinymnist.runtime.settings import Epoch, Settings
 
 VERSION = 1  # of the format
 NAME = re.compile(r"epoch-(\d{4,})(?:-batch-(\d{5,}))?(?:\.(\d+))?")
+FILES = ("model.params", "optimizer.params")
+LARGEST = 1 << 30  # bytes of a file
+FIELDS = {
+    str: ("id", "rule", "data", "source", "where"),
+    dict: ("hyper", "settings"),
+    list: ("seen", "speed", "history"),
+    int: ("examples", "epoch", "batch"),
+    (int, float): ("mean", "std", "seconds"),
+}
 MODELS = {make.__name__: make for make in models.MODELS.values()}
 
 
@@ -90,19 +102,51 @@ def load(directory, model=None):
     state, arrays, damaged = newest(directory)
     for error in damaged:
         print(f"{error}; the checkpoint before it is used", file=sys.stderr)
-    if model is None:
-        if state["model"] not in MODELS:
-            raise DataError(f"{directory}: holds a model that is not one of tinymnist's own; give it as `model`")
-        model = MODELS[state["model"]](**state["arguments"])
+    try:
+        check_state(state)
+        if model is None:
+            if state["model"] not in MODELS:
+                raise DataError(f"{directory}: holds a model that is not one of tinymnist's own; give it as `model`")
+            model = MODELS[state["model"]](**state["arguments"])
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError, mx.MXNetError) as error:
+        raise DataError(f"{directory}: its checkpoint cannot be understood: {error}") from error
     model.mean, model.std = state["mean"], state["std"]
-    saved = arrays["model.params"]
+    saved = arrays.get("model.params", {})
     if {name: array.shape for name, array in saved.items()} != model.shapes:
         raise DataError(f"{directory}: holds the parameters of another model")
     model.allocate(dtype=next(iter(saved.values())).dtype)
     for name, value in model.parameters.items():
         value[:] = saved[name]
-    vectors = arrays.get("optimizer.params", {})
-    return model, [vectors[str(i)] for i in range(len(vectors))], state
+    vectors, states = arrays.get("optimizer.params", {}), RULES[state["rule"]].states
+    if {name: vector.shape for name, vector in vectors.items()} != {str(i): (model.size,) for i in range(states)}:
+        raise DataError(f"{directory}: holds the state of another rule or model")
+    return model, [vectors[str(i)] for i in range(states)], state
+
+
+def check_state(state):
+    """Raise an error unless all fields have the types and ranges of describe_run. The file may come from a stranger."""
+    for kind, names in FIELDS.items():
+        for name in names:
+            if not isinstance(state[name], kind) or isinstance(state[name], bool):
+                raise ValueError(f"{name} is {str(state[name])[:40]!r}")
+    if min(state["epoch"], state["batch"], state["examples"]) < 0:
+        raise ValueError("epoch, batch and examples must be at least 0")
+    if not (math.isfinite(state["mean"]) and 0 < state["std"] < math.inf):
+        raise ValueError(f"mean is {state['mean']} and std {state['std']}")
+    Settings(**state["settings"])
+    Optimizer(state["rule"], **state["hyper"])
+    epochs = [Epoch(**epoch) for epoch in state["history"]]
+    rows = [*state["seen"], state["speed"]]
+    for epoch in epochs:
+        rows += [
+            *epoch.curve,
+            epoch.speed,
+            [x for x in vars(epoch).values() if x is not None and not isinstance(x, list)],
+        ]
+    if not all(isinstance(number, (int, float)) for row in rows for number in row):
+        raise ValueError("the history holds something that is not a number")
+    if {len(row) for row in state["seen"]} - {3} or {len(row) for epoch in epochs for row in epoch.curve} - {2}:
+        raise ValueError("a row of the history is too short or too long")
 
 
 def newest(directory):
@@ -126,12 +170,17 @@ def newest(directory):
 def read_checkpoint(path):
     """Return (state, {file: arrays}). Raises DataError unless the format and all checksums are as expected."""
     try:
+        if not (path / "run.json").is_file():  # a pipe would be read for ever
+            raise DataError(f"{path}: is damaged: run.json is not a file")
         text = (path / "run.json").read_bytes()
         state = json.loads(text)["run"]
         if state["version"] != VERSION:
             raise DataError(f"{path}: has format {state['version']}, of another version of tinymnist, not {VERSION}")
         if text != seal(state):
             raise DataError(f"{path / 'run.json'}: is damaged: its checksum is wrong")
+        for file in state["sha256"]:
+            if file not in FILES or not (path / file).is_file() or (path / file).stat().st_size > LARGEST:
+                raise DataError(f"{path}: is damaged: {str(file)[:40]!r} is not a file of a checkpoint")
         contents = {file: (path / file).read_bytes() for file in state["sha256"]}
         for file, content in contents.items():
             if hashlib.sha256(content).hexdigest() != state["sha256"][file]:
