@@ -5,6 +5,7 @@ is started, but the commands to start on several machines are printed. The words
 """
 
 import argparse
+import ctypes
 import importlib.util
 import itertools
 import math
@@ -81,6 +82,12 @@ def print_commands(options):
         print(f"# {name} on {address}\n{settings} python {shlex.join([os.path.relpath(script), *rest])}")
 
 
+def end_with_parent():
+    """Let Linux kill this process when launch.py is killed. Without this, it would go on training."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
+
+
 class Processes:
     """The processes of one training on this machine."""
 
@@ -96,7 +103,8 @@ class Processes:
         for name, _, variables, command in plan(options, [LOOPBACK], port):
             # In a session of its own, so that Ctrl-C reaches only this process, which tells the workers.
             environment = {**threads, **os.environ, **variables}
-            process = subprocess.Popen([sys.executable, *command], env=environment, start_new_session=True)
+            how = {"env": environment, "start_new_session": True, "preexec_fn": end_with_parent}
+            process = subprocess.Popen([sys.executable, *command], **how)
             self.running[name] = process
             if options.pin and name.startswith("worker"):
                 os.sched_setaffinity(process.pid, [next(core)])
@@ -152,7 +160,7 @@ def main(argv=None):
 
             return cli.run(lambda: cli.machines.serve(options.role, options.timeout))
         processes.start(options)
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, processes.stop)
         return processes.wait()
     except (ValueError, OSError) as error:

@@ -1,5 +1,6 @@
 """Training in several processes on 127.0.0.1 gives the result of one process, and no process waits forever."""
 
+import contextlib
 import os
 import re
 import shlex
@@ -8,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from commands import finish, module, refused, start
@@ -123,13 +125,38 @@ def test_launch_ends_all_if_one_fails():
     assert status == 2 and "--lr" in err and "ended with status 2. These end with it: scheduler" in err
 
 
+def list_children(pid):
+    """The processes that this one has started and that have not ended"""
+    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_running(pid):
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    return False
+
+
+def test_no_process_is_left_when_launch_is_killed(tmp_path):
+    process = launch(*MLP, "--epochs", 1000, "--save", tmp_path / "run", workers=2)
+    wait_for_checkpoints(tmp_path / "run")
+    children = list_children(process.pid)
+    assert len(children) == 4 and all(map(is_running, children))
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 60
+    while any(map(is_running, children)):
+        assert time.monotonic() < end, "a process was left"
+        time.sleep(0.05)
+
+
 @pytest.mark.slow
-def test_launch_passes_a_signal_to_the_workers(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_launch_passes_a_signal_to_the_workers(number, tmp_path):
     """All stop after the same batch and have saved. One process continues the run."""
     run = tmp_path / "run"
     process = launch(*MLP, "--epochs", 1000, "--save", run, workers=2)
     wait_for_checkpoints(run)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     status, out, err = finish(process)
     assert (status, out.count("stopped ")) == (128 + signal.SIGTERM, 1), err
     epochs = tm.resume(run).position.epoch + 1
