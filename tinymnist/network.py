@@ -113,11 +113,8 @@ class Sequential:
     def __copy__(self):
         return copy.deepcopy(self)  # two networks cannot share layers
 
-    def __getstate__(self):
-        """What deepcopy and pickle copy. Views are left out, as a copy of a view is not a view."""
-        return {**vars(self), "parameters": {}, "gradients": None}
-
     def __setstate__(self, state):
+        """The last step of deepcopy and of unpickling. The copies of the views are no views, so new ones are made."""
         vars(self).update(state)
         if self.weights is not None:
             weights = self.weights

@@ -48,7 +48,7 @@ def pooling_pairs(kernel, stride, pad):
     return kernel, kernel if stride is None else pair(stride), pad
 
 
-def count_windows(size, kernel, stride=(1, 1), pad=(0, 0), dilate=(1, 1)):
+def count_windows(size, kernel, stride, pad, dilate=(1, 1)):
     """How many windows fit along each axis: ⌊(size + 2 · pad − dilate · (kernel − 1) − 1) / stride⌋ + 1.
 
     Every argument is a pair (rows, columns). Raises ValueError if not even one window fits.
