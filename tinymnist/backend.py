@@ -3,8 +3,9 @@
 import os
 import sys
 from pathlib import Path
+from unittest import mock
 
-import numpy.fft  # before the settings below, which are for MXNet's OpenBLAS: numpy's own chooses better by itself
+import numpy.fft  # before the settings below, which libraries read when they are loaded: numpy's chooses better itself
 import numpy.random
 
 __all__ = ["autograd", "mx", "nd"]
@@ -22,11 +23,11 @@ def find_removed_name(name):
     return find_name(name)
 
 
+sys.modules.setdefault("scipy", None)  # MXNet would import it, which takes half a second, for nothing that is used
 try:
-    os.environ.update(settings)  # MXNet's libraries read them while they are loaded
-    numpy.__getattr__ = find_removed_name
-    import mxnet as mx
-    from mxnet import autograd, nd
+    with mock.patch.dict(os.environ, settings), mock.patch.object(numpy, "__getattr__", find_removed_name):
+        import mxnet as mx
+        from mxnet import autograd, nd
 except (ImportError, OSError, RuntimeError) as error:
     advice = "type: pip install requests setuptools && pip install --no-deps mxnet==1.9.1"
     if "libarmpl" in str(error):
@@ -35,6 +36,5 @@ except (ImportError, OSError, RuntimeError) as error:
         advice = "type: apt-get install libgomp1 libquadmath0"
     raise ImportError(f"MXNet cannot be imported ({' '.join(str(error).split())}); {advice}") from None
 finally:
-    numpy.__getattr__ = find_name
-    for name in settings:
-        del os.environ[name]
+    if sys.modules["scipy"] is None:
+        del sys.modules["scipy"]

@@ -202,7 +202,7 @@ REFUSED = [  # operation, height and width, kernel, options
     (ops.max_pool2d, (4, 4), 2, {"stride": 0}, "stride 0"),
     (ops.avg_pool2d, (4, 4), 2, {"stride": (1, -1)}, "stride -1"),
     (ops.max_pool2d, (4, 4), 2, {"pad": 2}, r"pad \(2, 2\) must be smaller than kernel \(2, 2\)"),
-    (ops.max_pool2d, (4, 4), 1, {"pad": 1}, r"pad \\(1, 1\\) must be smaller than kernel \\(1, 1\\)"),
+    (ops.max_pool2d, (4, 4), 1, {"pad": 1}, r"pad \(1, 1\) must be smaller than kernel \(1, 1\)"),
     (ops.avg_pool2d, (4, 4), 2, {"pad": (0, 3)}, r"pad \(0, 3\) must be smaller"),
     (ops.avg_pool2d, (4, 4), 2, {"pad": -1}, "pad -1 at least 0"),
     (ops.max_pool2d, (4, 4), 2.0, {}, "whole numbers or pairs of them, not 2.0"),
