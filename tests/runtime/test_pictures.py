@@ -154,6 +154,11 @@ def test_paper_and_light_are_not_ink(read, kind):
     assert close(read(KINDS[kind].clip(0, 255).astype(np.uint8)), to_mnist(SEVEN), mean)
 
 
+def test_pictures_as_small_as_mnists_images_are_taken_as_they_are(read):
+    for image in load("digits").test.images[:100]:
+        assert close(read(image), to_mnist(image), mean=0.5) and close(read(255 - image), to_mnist(image), mean=0.5)
+
+
 def test_a_digit_cut_at_its_ink_is_read(read):
     rows, columns = np.flatnonzero(SEVEN.any(1)), np.flatnonzero(SEVEN.any(0))
     cut = 255 - SEVEN[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
