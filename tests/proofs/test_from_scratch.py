@@ -42,7 +42,7 @@ METHODS = {  # operators that arrays have as methods, as x.softmax(), and that n
 }
 BACK_DOORS = {"mxnet", "__import__", "import_module", "eval", "exec"}
 COMPARE = {"bench", "gluon_networks"}  # these scripts compare with the built-ins
-LIBRARIES = {"numpy", "tqdm", "matplotlib", "PIL", "pooch", "requests", "sklearn", "tinymnist"}
+LIBRARIES = {"numpy", "tqdm", "matplotlib", "PIL", "pooch", "requests", "scipy", "sklearn", "tinymnist"}
 LIBRARIES |= {file.stem for file in ROOT.glob("scripts/*.py")} - COMPARE
 STANDARD = getattr(sys, "stdlib_module_names", None)  # Python 3.9 has no such list
 
@@ -76,6 +76,11 @@ def find_violations(text):
             if hidden or (name not in ours and name not in WORDS and METHODS & {*attributes}):
                 found.append((node.lineno, path))
     return [f"{line}: {what}" for line, what in sorted(found)]
+
+
+def test_only_the_reading_of_pictures_uses_scipy():
+    files = [file for file, text in read_sources().items() if re.search("(import|from) scipy", text)]
+    assert files == ["tinymnist/datasets/pictures.py"]
 
 
 def test_only_backend_imports_mxnet_and_all_use_only_the_primitives():
