@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+import mmap
 
 import numpy as np
 import pytest
@@ -53,6 +54,15 @@ def test_rows_are_those_of_the_array(tmp_path, part):
         found = read_rows(some, rows)
         assert np.array_equal(found, array[part][rows]) and found.flags.writeable
     assert len(read_rows(images, rows[:0])) == 0
+
+
+@pytest.mark.parametrize("offset", [0, 16, mmap.ALLOCATIONGRANULARITY, 2 * mmap.ALLOCATIONGRANULARITY + 16])
+def test_rows_of_a_file_that_the_caller_mapped_may_begin_anywhere(tmp_path, offset):
+    array = np.random.default_rng(0).integers(0, 256, (900, 7, 9), np.uint8)
+    (tmp_path / "file").write_bytes(bytes(offset) + array.tobytes())
+    images, rows = np.memmap(tmp_path / "file", np.uint8, "r", offset, array.shape), np.array([5, 0, 7])
+    for some, expected in ((images, array), (images[10:][5:], array[15:]), (images[::3], array[::3])):
+        assert np.array_equal(read_rows(some, rows), expected[rows])
 
 
 def test_rows_of_a_file_that_became_shorter_or_is_gone_are_one_sentence(tmp_path):
