@@ -23,10 +23,11 @@ def lenet(*, filters=(20, 50), kernels=(5, 5), hidden=500, activation="tanh", ou
     return layers + ([nn.Activation(output_activation)] if output_activation else [])
 
 
-def dropout_cnn(*, activation="relu", rate=0.5, dropout=nn.Dropout):
-    first = [nn.Conv2D(10, 5), nn.MaxPool2D(2), nn.Activation(activation)]
-    second = [nn.Conv2D(20, 5), dropout(rate, axes=(2, 3)), nn.MaxPool2D(2), nn.Activation(activation)]
-    return [*first, *second, nn.Flatten(), nn.Dense(50), nn.Activation(activation), dropout(rate), nn.Dense(10)]
+def dropout_cnn(*, filters=(10, 20), kernels=(5, 5), hidden=50, activation="relu", rate=0.5, dropout=nn.Dropout):
+    layers = [nn.Conv2D(filters[0], kernels[0]), nn.MaxPool2D(2), nn.Activation(activation)]
+    layers += [nn.Conv2D(filters[1], kernels[1]), dropout(rate, axes=(2, 3))]
+    layers += [nn.MaxPool2D(2), nn.Activation(activation), nn.Flatten(), nn.Dense(hidden), nn.Activation(activation)]
+    return [*layers, dropout(rate), nn.Dense(10)]
 
 
 MODELS = {"softmax": softmax_regression, "mlp": mlp, "lenet": lenet, "dropout-cnn": dropout_cnn}

@@ -37,6 +37,30 @@ def test_an_epoch_is_the_given_order_cut_into_batches(n, size, device):
     assert sizes == [size] * (n // size) + [n % size] * (n % size > 0)
 
 
+@pytest.mark.parametrize("writable", [True, False])
+def test_batches_keep_what_they_were_given(writable, device):
+    """A later change of the caller's array does not reach them. An array that nobody can change needs no copy."""
+    images, labels = make_split(10)
+    expected = images.copy()
+    images.flags.writeable = labels.flags.writeable = writable
+    batches = Batches((images, labels), 4, device)
+    if writable:
+        images[:] = labels[:] = 0
+    found, numbers = batches.take(np.arange(10))
+    assert found.context == numbers.context == device
+    np.testing.assert_array_equal(found.asnumpy()[:, 0], expected)
+    np.testing.assert_array_equal(numbers.asnumpy(), np.arange(10))
+    assert images.flags.writeable == writable
+
+
+def test_read_only_images_in_another_order_of_memory_are_taken_as_they_are(device):
+    images, labels = make_split(10)
+    for array in (images[:, ::-1], images[::2], np.asfortranarray(images)):
+        array.flags.writeable = False
+        found, _ = Batches((array, labels[: len(array)]), 4, device).take(np.arange(len(array)))
+        np.testing.assert_array_equal(found.asnumpy()[:, 0], array)
+
+
 def test_row_numbers_beyond_float32_are_exact(device):
     n = (1 << 24) + 2
     batches = Batches((np.arange(n).astype("uint8").reshape(n, 1, 1), np.zeros(n, np.uint8)), n, device)

@@ -6,6 +6,7 @@ from runs import digits
 
 import tinymnist as tm
 from tinymnist.backend import nd
+from tinymnist.checks import check_images, check_split
 
 DATA = digits(train=40, test=40)
 IMAGES, LABELS = DATA.train
@@ -39,9 +40,36 @@ def test_other_types_of_the_same_numbers_give_the_same_results(images, labels):
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("classes, dtype", [(255, "uint8"), (256, "uint8"), (257, "int32"), (1000, "int32")])
+def test_labels_are_bytes_if_a_byte_can_hold_every_class(classes, dtype):
+    model = tm.softmax_regression(classes=classes).initialize(1)
+    checked = check_split(model, (IMAGES[:2], [0, classes - 1]))
+    assert checked.labels.dtype == dtype and checked.labels.tolist() == [0, classes - 1]
+    assert np.isfinite(tm.evaluate(model, checked)[0])
+
+
 def test_one_image_is_a_batch_of_one():
     model = tm.softmax_regression().initialize(1)
     np.testing.assert_array_equal(tm.predict(model, IMAGES[3]), tm.predict(model, IMAGES[3:4]))
+
+
+def test_the_lowest_and_the_highest_pixel_are_accepted_in_every_type():
+    model = tm.softmax_regression().initialize(1)
+    for pixels in (np.where(IMAGES > 0, 255, 0), np.maximum(IMAGES, 1), np.minimum(IMAGES, 254), IMAGES * 0):
+        checked = check_images(model, pixels.astype("int64"))
+        assert checked.dtype == np.uint8 and (checked == pixels).all()
+
+
+@pytest.mark.parametrize("first", [99, 100])
+def test_only_the_first_hundred_images_are_searched_for_bright_pixels(first):
+    images = np.ones((101, 28, 28), np.uint8)
+    images[first] = 255
+    model = tm.softmax_regression().initialize(1)
+    if first < 100:
+        assert check_images(model, images) is images
+    else:
+        with pytest.raises(tm.DataError, match="^the images have only pixels of 0 and 1"):
+            check_images(model, images)
 
 
 SHAPE = r"the model takes images of the shape \(N, 28, 28\), N > 0"
@@ -62,9 +90,10 @@ WRONG_IMAGES = [
 ]
 NOT_10 = "labels are whole numbers from 0 to 9"
 WRONG_LABELS = [
-    (LABELS[:20], r"40 images and labels of the shape \(20,\); each image needs one label"),
-    (np.eye(10)[LABELS], r"labels of the shape \(40, 10\); each image needs one label; use labels.argmax\(1\)"),
-    (np.zeros((40, 8), int), r"labels of the shape \(40, 8\); each image needs one label"),
+    (LABELS[:20], r"40 images and labels of the shape \(20,\); each image needs one label$"),
+    (np.eye(10)[LABELS], r"labels of the shape \(40, 10\); each image needs one label; use labels.argmax\(1\)$"),
+    (np.zeros((40, 8), int), r"labels of the shape \(40, 8\); each image needs one label$"),
+    (np.zeros((40, 2), int), r"labels of the shape \(40, 2\); each image needs one label$"),
     (LABELS + 1, f"there is a label 10; {NOT_10}"),
     (LABELS.astype(int) - 1, f"there is a label -1; {NOT_10}"),
     (LABELS - 0.5, f"there is a label .*; {NOT_10}"),
