@@ -6,12 +6,13 @@ import of MXNet) and checks (of arguments). The subpackages are for use rather t
 resumable, distributed training), datasets, experiments.
 
 MXNet's words that one must know:
-    nd                         arrays, much like numpy's; a slice is a view. A context (ctx) is the CPU or a GPU.
-    nd.take(x, i), nd.pick     x[i]; one element of every row. x.asnumpy(), x.asscalar(): as numpy's array, as a number.
-    mark_variables([w], [g])   w is an array whose gradient goes into g. attach_grad makes g itself.
+    nd                         arrays, much like numpy's; a slice is a view. ctx, a context: CPU or GPU.
+    nd.take(x, i), nd.pick     x[i]; one element of every row. nd.concat(…, dim=1): np.concatenate(…, axis=1).
+    x.asnumpy(), x.asscalar()  x as numpy's array, as a number.
+    mark_variables([w], [g])   backward writes the gradient of w into g. w.attach_grad() makes such a g.
     autograd.record()          MXNet writes down the operations inside this block, and dropout is on.
     loss.backward()            goes back through them, and fills the gradients of marked arrays.
-    stop_gradient(x)           x, taken as a constant.
+    stop_gradient(x)           x, through which no gradient flows.
 """
 
 from tinymnist import idx, init, layers, loss, models, ops, optim

@@ -5,11 +5,13 @@ import sys
 from pathlib import Path
 from unittest import mock
 
-import numpy.fft  # before the settings below, which libraries read when they are loaded: numpy's chooses better itself
+import numpy.fft  # loads numpy's OpenBLAS, before the settings below, which are for MXNet's
 import numpy.random
 
 __all__ = ["autograd", "mx", "nd"]
-settings, cpu, find_name = {}, Path("/proc/cpuinfo"), numpy.__getattr__
+settings = {}
+cpu = Path("/proc/cpuinfo")
+find_name = numpy.__getattr__
 if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
     settings["GOMP_SPINCOUNT"] = "1000"  # a thread that waits soon leaves its core to other processes
 if "OPENBLAS_CORETYPE" not in os.environ and cpu.exists() and {"avx2", "fma"} <= set(cpu.read_text().split()):

@@ -31,7 +31,7 @@ class Batches:
         self.images, self.labels = map(self.to_device, split)
 
     def to_device(self, array):
-        """The array on the device. It is copied, unless nobody can change it."""
+        """The array on the device. A read-only array is not copied, as nobody can change it."""
         if array.flags.writeable:
             return nd.array(array, self.device, array.dtype)
         return nd.from_numpy(np.ascontiguousarray(array)).as_in_context(self.device)
@@ -41,7 +41,7 @@ class Batches:
         for begin in range(0, len(order), self.batch_size):
             yield self.take(order[begin : begin + self.batch_size])
 
-    def take(self, numbers):
-        """The images and the labels of the examples with these numbers."""
-        numbers = nd.array(numbers, ctx=self.device, dtype="int32")
-        return nd.take(self.images, numbers).expand_dims(1), nd.take(self.labels, numbers)
+    def take(self, indices):
+        """The images and the labels of these examples, however many they are."""
+        indices = nd.array(indices, ctx=self.device, dtype="int32")
+        return nd.take(self.images, indices).expand_dims(1), nd.take(self.labels, indices)

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-TYPES = dict(zip((8, 9, 11, 12, 13, 14), map(np.dtype, (">u1", ">i1", ">i2", ">i4", ">f4", ">f8"))))
+NAMES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}  # numpy's, with > for big-endian
+TYPES = {code: np.dtype(name) for code, name in NAMES.items()}
 CODES = {dtype.name: code for code, dtype in TYPES.items()}
 GZIP = b"\x1f\x8b"  # the first two bytes of every gzip file, whatever its name
 
@@ -37,10 +38,10 @@ def read(file: str | os.PathLike | io.IOBase) -> np.ndarray:
         stream = gzip.GzipFile(fileobj=io.BytesIO(content)) if compressed else io.BytesIO(content)
         shape, dtype = read_header(stream)
         size = math.prod(shape) * dtype.itemsize
-        if compressed and size > max(64 << 20, 64 * len(content)):  # MNIST's files grow five times
+        if compressed and size > max(64 << 20, 64 * len(content)):  # a small file that claims to be huge
             raise DataError(f"{len(content):,} compressed bytes cannot be trusted to contain {size:,} bytes of data")
         array = np.frombuffer(read_data(stream, size), dtype).reshape(shape)
-        return array.astype(dtype.newbyteorder("="), copy=False)
+        return array.astype(dtype.newbyteorder("="), copy=False)  # "=": the byte order of this computer
 
 
 def write(file: str | os.PathLike | io.IOBase, array: np.ndarray) -> None:

@@ -40,7 +40,7 @@ class Conv2D(Layer):
 class MaxPool2D(Layer):
     """ops.max_pool2d: (C, H, W, N) -> (C, OH, OW, N)"""
 
-    pool = staticmethod(ops.max_pool2d)  # called without self
+    pool = staticmethod(ops.max_pool2d)  # self.pool(x) does not pass self
 
     def __init__(self, kernel, *, stride=None, pad=0):
         self.kernel, stride, pad = pooling_pairs(kernel, stride, pad)
@@ -83,7 +83,7 @@ class Dropout(Layer):
 
 
 class Flatten(Layer):
-    """(C, H, W, N) -> (N, C · H · W). The network has flattened already; this layer keeps Gluon's numbering."""
+    """(C, H, W, N) -> (N, C · H · W). The network has done it; this keeps the numbers of Gluon's layers."""
 
     takes_vectors = True
 

@@ -11,15 +11,14 @@ The labels (N,) are whole numbers from 0 to K − 1. softmax turns logits into p
 autograd finds the same: test_the_gradient_is_softmax_minus_one_hot in tests/proofs/test_loss.py compares the two.
 """
 
-import numpy as np
-
 from tinymnist.backend import nd
 
 
 def log_softmax(logits):
     """log p[n,k] = z[n,k] − log Σ_j e^z[n,j]   (N, K) -> (N, K)"""
-    shifted, log_sum = shift_logits(logits)
-    return shifted - log_sum
+    # The same shift of all logits leaves p as it is, needs no gradient, and keeps e^z from overflowing.
+    shifted = logits - nd.stop_gradient(logits.max(axis=1, keepdims=True))
+    return shifted - nd.log(nd.exp(shifted).sum(axis=1, keepdims=True))
 
 
 def softmax(logits):
@@ -28,24 +27,13 @@ def softmax(logits):
 
 
 def softmax_cross_entropy(logits, labels):
-    """−(1/N) Σ_n log p[n, labels[n]]: the mean of −log_softmax at the labels   Returns (1,)"""
-    shifted, log_sum = shift_logits(logits)
-    at_label = nd.pick(shifted, labels, keepdims=True)  # shifted[n, labels[n]]
-    return (log_sum - at_label).mean()  # of −log p[n, labels[n]]; the rest of log_softmax is not needed
-
-
-def shift_logits(logits):
-    """s = z − the maximum of the row (N, K), and log Σ_j e^s[n,j] (N, 1)
-
-    e^s cannot overflow. The shift leaves log p as it is, so the maximum needs no gradient.
-    """
-    shifted = logits - nd.stop_gradient(logits.max(axis=1, keepdims=True))
-    return shifted, nd.log(nd.exp(shifted).sum(axis=1, keepdims=True))
+    """−(1/N) Σ_n log p[n, labels[n]]   Returns (1,)"""
+    return -nd.pick(log_softmax(logits), labels).mean()
 
 
 def is_correct(logits, labels):
     """1 where the largest logit is at the label, else 0; ties go to the lowest class   Returns (N,)"""
-    return logits.argmax(axis=1) == nd.cast(labels, dtype=np.dtype(logits.dtype).name)  # == needs equal types
+    return logits.argmax(axis=1) == nd.cast(labels, dtype=logits.dtype)  # == needs equal types
 
 
 def accuracy(logits, labels):

@@ -6,7 +6,7 @@ from tinymnist.layers import Activation, Conv2D, Dense, Dropout, Flatten, MaxPoo
 
 
 def record_arguments(make):
-    """`make`, whose model keeps the name of the function and all arguments, defaults included."""
+    """Let the model that `make` returns remember the name of that function and all arguments, defaults included."""
 
     @functools.wraps(make)
     def build(**arguments):
@@ -39,8 +39,8 @@ def lenet(
 ):  # fmt: skip
     """(conv → max-pool 2 → activation) twice → dense → activation → dense (→ output_activation, in one publication)
 
-    Y. LeCun, L. Bottou, Y. Bengio, P. Haffner 1998. The publications put the activation before the pooling. For an
-    increasing activation the result is the same, and this order needs only a quarter of the activations.
+    Y. LeCun, L. Bottou, Y. Bengio, P. Haffner 1998. The publications put the activation before the pooling. The result
+    is the same, as the maximum of tanh is tanh of the maximum, but this order needs only a quarter of the activations.
     """
     layers = []
     for count, kernel in zip(filters, kernels):

@@ -37,7 +37,7 @@ class Sequential:
     """
 
     name = "Sequential"
-    mean, std = 0.0, 1.0  # of the training pixels, if they were normalized
+    mean, std = 0.0, 1.0  # scale() subtracts the mean from pixels in [0, 1] and divides them by std
 
     def __init__(self, *layers, image=(1, 28, 28), init=("xavier", 3.0)):
         if len(image) != 3:
@@ -47,23 +47,15 @@ class Sequential:
         self.layers, self.image, self.init = layers, tuple(image), init
         self.parameters, self.weights, self.gradients = {}, None, None
         self.shapes = {}  # of the parameters
-        self.functions = []  # what a batch passes through: layers, and changes of layout between them
         shape = self.image
-        if not layers[0].takes_vectors:
-            self.functions.append(windows.to_chwn)
         for number, layer in enumerate(layers):
-            if layer.takes_vectors and len(shape) == 3:
-                # Before layer 0, images are still (N, C, H, W).
-                self.functions += [windows.to_nchw, ops.flatten] if number else [ops.flatten]
+            if layer.takes_vectors:
                 shape = (math.prod(shape),)
             parameters, shape = layer.plan(shape)
             for name, parameter in parameters.items():
                 if not all(isinstance(n, numbers.Integral) and n > 0 for n in parameter):
                     raise ValueError(f"layer {number} cannot have a {name} of the shape {parameter}")
                 self.shapes[f"{number}.{name}"] = parameter
-            self.functions.append(layer)
-        if len(shape) == 3:
-            self.functions.append(windows.to_nchw)
         self.classes = shape[0]
         self.size = sum(map(math.prod, self.shapes.values()))
 
@@ -73,13 +65,16 @@ class Sequential:
     def __call__(self, x):
         """x (N, C, H, W), bytes or scaled floats. Returns the logits (N, K)."""
         x = self.scale(x) if x.dtype == np.uint8 else x
-        for function in self.functions:
-            x = function(x)
-        return x
+        x = ops.flatten(x) if self.layers[0].takes_vectors else windows.to_chwn(x)
+        for layer in self.layers:
+            if layer.takes_vectors and x.ndim == 4:
+                x = ops.flatten(windows.to_nchw(x))
+            x = layer(x)
+        return windows.to_nchw(x) if x.ndim == 4 else x
 
     def scale(self, images):
         """x = (bytes / 255 − mean) / std"""
-        x = nd.cast(images, dtype=np.dtype(self.weights.dtype).name) * (1 / (255 * self.std))
+        x = nd.cast(images, dtype=self.weights.dtype) * (1 / (255 * self.std))
         return x - (self.mean / self.std) if self.mean else x
 
     def allocate(self, device=None, dtype="float32"):
@@ -93,7 +88,7 @@ class Sequential:
             gradient = self.gradients[begin:end].reshape(shape)
             autograd.mark_variables([value], [gradient])  # backward writes the gradient of value here
             number, attribute = name.split(".")
-            setattr(self.layers[int(number)], attribute, value)  # the layer's self.weight or self.bias
+            setattr(self.layers[int(number)], attribute, value)  # such as layers[0].weight = value
             self.parameters[name] = value
             begin = end
         return self
@@ -114,7 +109,7 @@ class Sequential:
         return copy.deepcopy(self)  # two networks cannot share layers
 
     def __setstate__(self, state):
-        """The last step of deepcopy and of unpickling. The copies of the views are no views, so new ones are made."""
+        """The last step of deepcopy and of unpickling. Copies of views are no views, so new ones are made."""
         vars(self).update(state)
         if self.weights is not None:
             weights = self.weights

@@ -44,7 +44,7 @@ def check_parameters(inputs, weight, bias):
 def add_bias(y, bias):
     """y[n,o] + b[o]   y (N, O), bias (O,)"""
     if len(bias) > 32:
-        # The same as a product 1 bᵀ, whose gradient is a fast product. The gradient of a broadcast is a slow sum.
+        # 1 bᵀ instead of a broadcast: the same numbers, and a faster gradient if b is long.
         bias = nd.dot(constant(nd.full, (len(y), 1), 1, y.context, y.dtype), bias.expand_dims(0))
     return y + bias
 
@@ -62,14 +62,15 @@ def conv2d(x, weight, bias=None, *, stride=1, pad=0, dilate=1):
     multiplies a row of ones.
     """
     filters, _, *kernel = weight.shape
-    *size, n = x.shape  # here x is (C, H, W, N)
+    *size, n = x.shape  # here x is (C, H, W, N): in_either_layout has transposed it
+    stride, pad, dilate = map(pair, (stride, pad, dilate))
     check_parameters(size[0], weight, bias)
-    table = constant(index_table, tuple(size), tuple(kernel), pair(stride), pair(pad), pair(dilate), x.context)
-    x = windows.pad_images(x, pair(pad), 0.0)
+    table = constant(index_table, tuple(size), tuple(kernel), stride, pad, dilate, x.context)
+    x = windows.pad_images(x, pad, 0.0)
     if bias is None:
         bias = constant(nd.full, (filters,), 0, x.context, x.dtype)
     ones = constant(nd.full, (1, n), 1, x.context, x.dtype)
-    pixels = nd.concat(x.reshape((-1, n)), ones, dim=0)  # (C · H · W + 1, N)
+    pixels = nd.concat(x.reshape((-1, n)), ones, dim=0)  # (C · H · W + 1, N): row k is pixel k of all images
     columns = nd.take(pixels, table)  # each number in the table becomes N values: (C · KH · KW + 1, OH, OW, N)
     matrix = nd.concat(weight.reshape((filters, -1)), bias.reshape((filters, 1)), dim=1)
     return nd.dot(matrix, columns.reshape((len(table), -1))).reshape((filters, *table.shape[1:], n))
@@ -120,10 +121,10 @@ def sigmoid(x):
 
 
 def dropout(x, rate, *, axes=()):
-    """x · [u ≥ rate] / (1 − rate) with new u ~ Uniform(0, 1) while training; x otherwise. [true] = 1, [false] = 0.
+    """x · [u ≥ rate] / (1 − rate) with new u ~ Uniform(0, 1) while training; x otherwise.
 
-    All elements along `axes` share one u: axes=(2, 3) drops whole channels of (N, C, H, W).
-    Raises ValueError for a rate outside [0, 1). N. Srivastava et al. 2014.
+    [u ≥ rate] is 1 where that is true, else 0. All elements along `axes` share one u: axes=(2, 3) drops whole channels
+    of (N, C, H, W). Raises ValueError for a rate outside [0, 1). N. Srivastava et al. 2014.
     """
     if not 0 <= rate < 1:
         raise ValueError(f"a dropout rate lies in [0, 1), not {rate}")
@@ -133,7 +134,7 @@ def dropout(x, rate, *, axes=()):
     for axis in axes:
         like = nd.slice_axis(like, axis=axis, begin=0, end=1)  # only the shape matters
     mask = (nd.random.uniform_like(like) >= rate) * (1 / (1 - rate))
-    # The mask is enlarged first: in a product with a small mask, MXNet would compute a gradient for it all the same.
+    # The mask is enlarged before the product: otherwise MXNet would also compute a gradient for it.
     return x * nd.stop_gradient(nd.broadcast_like(mask, x))
 
 

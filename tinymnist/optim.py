@@ -66,7 +66,7 @@ RULES = {
     "adadelta": Rule(adadelta, 2, {"rho": 0.9, "eps": 1e-5}),
 }
 SMALLEST = float(np.finfo(np.float32).tiny)  # smaller numbers are 0 in float32
-# The lowest value, and the bound that must not be reached.
+# (low, high): low ≤ value < high
 RANGES = {"lr": (SMALLEST, math.inf), "momentum": (0, 1), "rho": (0, 1), "eps": (SMALLEST, math.inf)}
 
 
@@ -79,7 +79,8 @@ class Optimizer:
     def __init__(self, name, **hyper):
         if name not in RULES:
             raise ValueError(f"there is no update rule {name!r}; the rules are {', '.join(RULES)}")
-        self.name, self.rule, self.state, self.owner = name, RULES[name], None, None
+        self.name, self.rule = name, RULES[name]
+        self.owner, self.state = None, None  # the weights that it updates, and its state vectors
         hyper = {key: value.item() if isinstance(value, np.generic) else value for key, value in hyper.items()}
         for key, value in hyper.items():
             if key not in self.rule.hyper:

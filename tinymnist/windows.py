@@ -11,15 +11,16 @@ import numpy as np
 
 from tinymnist.backend import nd
 
-CONSTANTS = {}  # arrays that never change; runtime/graph.py needs to know them
+CONSTANTS = {}  # arrays that depend on shapes only: computed once, then kept
 
 
 def constant(make, *arguments):
     """make(*arguments), computed by the first call and kept."""
-    if (make, arguments) not in CONSTANTS:
-        CONSTANTS[make, arguments] = make(*arguments)
-        CONSTANTS[make, arguments].attach_grad("null")  # a mark, not a gradient; only runtime/graph.py needs it
-    return CONSTANTS[make, arguments]
+    key = (make, arguments)
+    if key not in CONSTANTS:
+        CONSTANTS[key] = make(*arguments)
+        CONSTANTS[key].attach_grad("null")  # no gradient; runtime/graph.py recognizes constants by this mark
+    return CONSTANTS[key]
 
 
 def to_chwn(x):
@@ -49,9 +50,10 @@ def pooling_pairs(kernel, stride, pad):
 
 
 def count_windows(size, kernel, stride, pad, dilate=(1, 1)):
-    """How many windows fit along each axis: ⌊(size + 2 · pad − dilate · (kernel − 1) − 1) / stride⌋ + 1.
+    """How many windows fit along each axis: ⌊(size + 2 · pad − span) / stride⌋ + 1.
 
-    Every argument is a pair (rows, columns). Raises ValueError if not even one window fits.
+    A window spans dilate · (kernel − 1) + 1 pixels. Every argument is a pair (rows, columns).
+    Raises ValueError if not even one window fits.
     """
     counts = []
     for n, k, step, p, d in zip(size, kernel, stride, pad, dilate):
@@ -65,7 +67,7 @@ def count_windows(size, kernel, stride, pad, dilate=(1, 1)):
 
 
 def pad_images(x, pad, value):
-    """x (C, H, W, N) with rows and columns of `value` around H and W; pad = (rows, columns) on either side"""
+    """x (C, H, W, N) with pad[0] rows of `value` above and below, and pad[1] columns of it left and right"""
     rows, columns = pad
     if not rows and not columns:
         return x
@@ -90,7 +92,7 @@ def index_table(size, kernel, stride, pad, dilate, device):
     channels, *image = size
     oh, ow = count_windows(image, kernel, stride, pad, dilate)
     height, width = image[0] + 2 * pad[0], image[1] + 2 * pad[1]
-    c, i, j, p, q = np.ix_(*map(np.arange, (channels, *kernel, oh, ow)))  # so that they broadcast to five axes
+    c, i, j, p, q = np.ix_(*map(np.arange, (channels, *kernel, oh, ow)))  # index arrays that broadcast to five axes
     y, x = p * stride[0] + i * dilate[0], q * stride[1] + j * dilate[1]
     table = ((c * height + y) * width + x).reshape(-1, oh, ow)
     ones_row = np.full((1, oh, ow), channels * height * width)
@@ -103,11 +105,11 @@ def slice_windows(x, axis, count, kernel, stride):
     With kernel 2 and stride 2, the pixels a b c d give [a c] and [b d]; their maximum is the line after pooling.
     """
     if kernel == stride > 1:
-        # Side by side, the windows are rows of a matrix: its columns are the result. The gradient of `split` is cheap.
+        # Windows without overlap: make the axis (count, kernel), and split it. Faster than the slices below.
         if x.shape[axis] > count * kernel:
             x = nd.slice_axis(x, axis=axis, begin=0, end=count * kernel)
         before, after = x.shape[:axis], x.shape[axis + 1 :]
         columns = x.reshape((math.prod(before) * count, kernel, -1)).split(kernel, axis=1)
         return [column.reshape((*before, count, *after)) for column in columns]
-    skip, span = (None,) * axis, (count - 1) * stride + 1  # None: all of the axes before
+    skip, span = (None,) * axis, (count - 1) * stride + 1  # None: the whole axis
     return [nd.slice(x, (*skip, i), (*skip, i + span), (*skip, stride)) for i in range(kernel)]

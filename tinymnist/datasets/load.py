@@ -131,7 +131,7 @@ def make_split(images, labels, image_name, label_name):
         raise DataError(f"{image_name}: has the shape {images.shape}; expected (examples, height, width) without a 0")
     if labels.shape != images.shape[:1]:
         raise DataError(f"{label_name}: {len(images):,} images but labels of the shape {labels.shape}; they must match")
-    wrong = ~((labels >= 0) & (labels <= 255) & (labels == np.floor(labels)))  # true for NaN
+    wrong = ~((labels >= 0) & (labels <= 255) & (labels == np.floor(labels)))  # NaN is wrong, too
     if wrong.any():
         i = int(wrong.argmax())
         raise DataError(f"{label_name}: label {i:,} is {labels[i]}; labels are whole numbers from 0 to 255")

@@ -65,7 +65,7 @@ class Exchange:
     def sum(self, vectors, name="gradients"):
         """Replace each of `vectors`, one on each device, by their sum over all devices and workers.
 
-        Sums of different arrays need different names: MXNet does not keep them in order.
+        Sums of different arrays need different names: MXNet may exchange them in another order.
         """
         if self.store is None:  # one device on one machine
             return
@@ -92,11 +92,12 @@ class Exchange:
         """
         if self.workers == 1:
             return
+        # The sum is what worker 0 sends, as all others send zeros.
         own = np.frombuffer(hashlib.sha256(description.encode()).digest(), np.uint8).astype("float32")
         if (self.total(own if self.rank == 0 else np.zeros_like(own)) != own).any():
             raise ValueError(f"worker {self.rank} must have the same options, data and checkpoint as worker 0")
         for number, copies in enumerate(vectors):
-            for vector in copies if self.rank > 0 else copies[1:]:  # worker 0's first copy stays: it is the sum
+            for vector in copies if self.rank > 0 else copies[1:]:  # all but one are set to 0; the sum is that one
                 vector[:] = 0
             self.sum(copies, f"start {number}")
 

@@ -50,11 +50,11 @@ class Replay:
     def record(self, inputs):
         """Run the function. Returns (graph, arguments), and the results. Arguments are arrays, or numbers of inputs."""
         copies = [x.copy() for x in inputs]
-        for array in (*copies, *CONSTANTS.values()):  # a constant loses its mark in a backward without a graph
+        for array in (*copies, *CONSTANTS.values()):  # a `backward` without a graph removes the marks of constants
             array.attach_grad("null")  # a mark without a gradient
         with autograd.record(train_mode=autograd.is_training()):
             first, *others = self.function(*copies)
-            results = [first, *map(nd.stop_gradient, others)]  # or the graph would compute their gradients, too
+            results = [first, *map(nd.stop_gradient, others)]  # only the loss needs a gradient
             arguments = {name_of(array): array for array in (*self.parameters, *CONSTANTS.values())}
             arguments.update({name_of(array): number for number, array in enumerate(copies)})
             return build_graph(results, arguments), results
@@ -81,12 +81,12 @@ def replay_step(optimizer, w, g, hyper):
 
 
 class StandIn(nd.NDArray):
-    """An array for recording `x += y`, which MXNet forbids: x then stands for the new array x + y."""
+    """An array for recording `x += y`, which MXNet refuses to record: x becomes the new array x + y."""
 
     changed = False
 
     def __init__(self, array):
-        super().__init__(array.handle)  # MXNet's pointer to the data, which must have one owner
+        super().__init__(array.handle)  # MXNet's pointer to the data; only one array may own it
         array.handle = None
 
     def become(self, array):
@@ -117,7 +117,8 @@ def build_graph(results, arguments):
 
     Raises ValueError if the recorded function used another array, or copied one.
     """
-    # get_symbol takes one array. So all results are joined, and get_children() undoes first concat, then reshape.
+    # get_symbol takes one array, so all results are joined. The children of concat are the reshaped results, and the
+    # children of those are the results.
     joined = nd.concat(*[nd.reshape(array, shape=(-1,)) for array in results], dim=0)
     graph = autograd.get_symbol(joined).get_children().get_children()
     names = graph.list_inputs()

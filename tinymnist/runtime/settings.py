@@ -20,7 +20,7 @@ class Settings:
     epochs: int = 10
     batch_size: int = 100
     device: str = "cpu"
-    kvstore: str = "local"  # or "dist_sync": every batch is divided among several machines, see machines.py
+    kvstore: str = "local"  # MXNet's name for how gradients are summed; "dist_sync": over machines, see machines.py
     timeout: float = 60  # seconds without a sign of life after which "dist_sync" counts another process as dead
     seed: int = 0
     limit: int | None = None  # train on the first `limit` images only
@@ -55,9 +55,8 @@ class Position:
     epoch: int = 0  # complete epochs
     batch: int = 0  # complete batches of the present epoch
     seconds: float = 0.0  # of training in this epoch
-    # [examples, mean loss, number correct] of each batch of this epoch; images per second of each log interval
-    seen: list = dataclasses.field(default_factory=list)
-    speed: list = dataclasses.field(default_factory=list)
+    seen: list = dataclasses.field(default_factory=list)  # of each batch: [examples, mean loss, number correct]
+    speed: list = dataclasses.field(default_factory=list)  # images per second, in each log interval
 
 
 @dataclasses.dataclass(frozen=True)

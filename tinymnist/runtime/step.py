@@ -20,7 +20,7 @@ RESEED = 16  # batches after which a model with dropout gets a new seed; a run c
 class Step:
     """A model and its optimizer on one device. All devices divide each batch, and have the same weights after it.
 
-    share = (number, shares): this device has part number `number` of `shares` parts of every batch.
+    share = (i, n): this device has part i of the n parts of every batch; i = 0, 1, …
     """
 
     def __init__(self, model, optimizer, split, batch_size, *, share=(0, 1), alter=None, compile=True):
@@ -56,7 +56,7 @@ class Step:
 def share_batches(batches, order, share, *, start=0, seed=()):
     """This share's part of each batch from number `start` on; None for a batch of which it has no example.
 
-    `share` is (number, shares). Altered images draw from numpy's generator of (*seed, number of the batch, share).
+    `share` is (number, shares). Only images that are altered use the seed.
     """
     number, shares = share
     size = batches.batch_size
@@ -93,6 +93,6 @@ def has_dropout(model):
 
 
 def reseed_dropout(seed, epoch, batch, worker):
-    """Seed MXNet's generator from the position, as its state cannot be saved. Each worker drops other units."""
+    """Seed MXNet's generator from the position. Each worker drops other units; worker 0 as a single process does."""
     numbers = (seed, epoch, batch, worker) if worker else (seed, epoch, batch)
     mx.random.seed(int(np.random.SeedSequence(numbers).generate_state(1)[0] >> 1))  # 31 bits, as MXNet takes an int
