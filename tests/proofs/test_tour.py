@@ -8,17 +8,19 @@ import io
 import os
 import re
 import tempfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-ROOT = Path(__file__).parents[2]
-TOUR = ROOT / "docs" / "TOUR.md"
+DOCS = Path(__file__).parents[2] / "docs"
+TOUR, FOLDER = DOCS / "TOUR.md", DOCS / "tour"
 TEXT = TOUR.read_text("utf-8")
-BLOCK = re.compile(
-    r"^```python\n((?:.*\n)*?)```\n(?:\n((?:    .*\n)+))?", re.MULTILINE
-)  # code, and its output, indented
+# A block of code, and what it prints, indented.
+BLOCK = re.compile(r"^```python\n((?:.*\n)*?)```\n(?:\n((?:    .*\n)+))?", re.MULTILINE)
 FIGURES = sorted(re.findall(r"!\[.+\]\(tour/(.+)\)", TEXT))
 
 
@@ -36,11 +38,11 @@ def run_blocks():
         yield before + 1, block[2] or "", indent(output.getvalue())
 
 
-def read_pixels(path):
-    """Grey levels, a little coarser, because letters are not drawn equally by all versions of matplotlib"""
-    from PIL import Image
-
-    return np.asarray(Image.open(path).convert("L").reduce(4), float)
+def fingerprint(name):
+    """CRC-32 of the code up to the block that saves this figure"""
+    before, save, _ = "".join(block[1] for block in BLOCK.finditer(TEXT)).partition(f'savefig("{name}"')
+    assert save, f"no code saves {name}"
+    return f"{zlib.crc32(before.encode()):08x}"
 
 
 def test_the_code_prints_what_the_tour_shows_and_draws_its_figures(tmp_path, monkeypatch):
@@ -48,30 +50,33 @@ def test_the_code_prints_what_the_tour_shows_and_draws_its_figures(tmp_path, mon
     monkeypatch.setenv("MPLBACKEND", "agg")  # no window
     for line, shown, printed in run_blocks():
         assert printed == shown, f"the code at line {line} of {TOUR.name} prints something else"
-    assert sorted(path.name for path in (ROOT / "docs" / "tour").iterdir()) == FIGURES
+    assert sorted(path.name for path in FOLDER.iterdir()) == FIGURES
     for name in FIGURES:
-        found, committed = read_pixels(tmp_path / name), read_pixels(ROOT / "docs" / "tour" / name)
-        assert found.shape == committed.shape
-        assert np.abs(found - committed).mean() < 3, f"{name} is not the figure that the code draws"
-        assert (ROOT / "docs" / "tour" / name).stat().st_size < 150_000
+        drawn, committed = Image.open(name), Image.open(FOLDER / name)
+        assert drawn.size == committed.size
+        assert committed.info["Code"] == fingerprint(name), f"{name} was drawn by other code"
+        if drawn.info["Software"] == committed.info["Software"]:  # other versions of matplotlib place things elsewhere
+            pixels, expected = (np.asarray(image.convert("L"), float) for image in (drawn, committed))
+            assert np.abs(pixels - expected).mean() < 3, f"{name} is not the figure that the code draws"
+        assert (FOLDER / name).stat().st_size < 150_000
 
 
-def test_every_section_begins_with_what_one_sees_and_links_to_its_test():
+def test_every_section_begins_with_what_one_sees_and_links_to_its_source_and_test():
     sections = re.findall(r"^## (\d+)\. .+\n\n(.+\n(?:.+\n)+)", TEXT, re.MULTILINE)
     assert [int(number) for number, _ in sections] == [*range(1, 12)]
     for number, beginning in sections:
-        assert beginning.startswith("**You will see** "), number
-        assert re.search(r"Tests?: .*\[test_\w+\.py\]\(\.\./tests/\w+/test_\w+\.py\)", beginning, re.DOTALL), number
+        links = r"Source: .*\]\(\.\./tinymnist/.+\.py\).*Tests?: .*\]\(\.\./tests/\w+/test_\w+\.py\)"
+        assert beginning.startswith("**You will see** ") and re.search(links, beginning, re.DOTALL), number
 
 
 @pytest.mark.parametrize("link", sorted({*re.findall(r"\]\(([^)#]+)", TEXT)}))
 def test_every_link_leads_to_a_file(link):
-    assert (TOUR.parent / link).is_file()
+    assert (DOCS / link).is_file()
 
 
-@pytest.mark.parametrize("name, path", re.findall(r"`(\w+)`(?: and `\w+`)? in\s+\[.+?\]\((.+?)\)", TEXT))
+@pytest.mark.parametrize("name, path", re.findall(r"`(\w+)` in\s+\[.+?\]\((.+?)\)", TEXT))
 def test_every_function_is_where_the_tour_says(name, path):
-    assert f"def {name}(" in (TOUR.parent / path).read_text("utf-8")
+    assert f"def {name}(" in (DOCS / path).read_text("utf-8")
 
 
 def test_the_tour_takes_an_hour():
@@ -85,7 +90,10 @@ def rewrite():
     os.chdir(tempfile.mkdtemp())
     outputs = iter([printed for _, _, printed in run_blocks()])
     for name in FIGURES:
-        (ROOT / "docs" / "tour" / name).write_bytes(Path(name).read_bytes())
+        figure, info = Image.open(name), PngInfo()
+        for key, text in (("Software", figure.info["Software"]), ("Code", fingerprint(name))):
+            info.add_text(key, text)
+        figure.save(FOLDER / name, pnginfo=info, optimize=True)
 
     def replace(block):
         printed = next(outputs)
