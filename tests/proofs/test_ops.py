@@ -52,7 +52,10 @@ LAYOUTS = {"NCHW": lambda op: op, "CHWN": chwn}
 each_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 
 
-@pytest.mark.parametrize("x, units", [((1, 1), 1), ((5, 1), 4), ((3, 784), 10), ((64, 100), 50), ((3, 2, 5, 4), 6)])
+DENSES = [((1, 1), 1), ((5, 1), 4), ((3, 784), 10), ((64, 100), 50), ((3, 2, 5, 4), 6)]  # x, units
+
+
+@pytest.mark.parametrize("x, units", DENSES)
 def test_dense_equals_the_built_in(x, units, dtype, device):
     x, weight, bias = numbers(dtype, x, (units, int(np.prod(x[1:]))), (units,))
     same(ops.dense, fully_connected, x, weight, bias, device=device)
@@ -130,7 +133,10 @@ def test_any_windows_equal_the_built_in(op, builtin, device, x, kernel, stride, 
         same(layout(op), builtin, *inputs, stride=stride, pad=pad, device=device, **how)
 
 
-@pytest.mark.parametrize("scale", [1e-3, 1, 30, 1e4])
+each_scale = pytest.mark.parametrize("scale", [1e-3, 1, 30, 1e4])
+
+
+@each_scale
 @pytest.mark.parametrize("name", ["relu", "tanh", "sigmoid"])
 def test_activation_equals_the_built_in(name, scale, dtype, device):
     x = scale * numbers(dtype, (2, 3, 4, 5))
@@ -138,7 +144,10 @@ def test_activation_equals_the_built_in(name, scale, dtype, device):
     same(getattr(ops, name), functools.partial(nd.Activation, act_type=name), x, device=device)
 
 
-@pytest.mark.parametrize("x", [(1, 1, 1, 1), (2, 3, 4, 5), (5, 1, 3, 2)])
+IMAGES = [(1, 1, 1, 1), (2, 3, 4, 5), (5, 1, 3, 2)]
+
+
+@pytest.mark.parametrize("x", IMAGES)
 def test_changes_of_shape_equal_the_built_in(x, dtype, device):
     same(ops.flatten, nd.flatten, numbers(dtype, x), device=device)
     same(windows.to_chwn, lambda x: x.transpose((1, 2, 3, 0)), numbers(dtype, x), device=device)
@@ -160,7 +169,11 @@ def draw_mask(dropout, shape, device, dtype="float32"):
     return x.grad.asnumpy()
 
 
-@pytest.mark.parametrize("rate", [0.1, 0.25, 0.5, 0.9])
+each_rate = pytest.mark.parametrize("rate", [0.1, 0.25, 0.5, 0.9])
+each_axes = pytest.mark.parametrize("axes", [(), (0,), (1,), (2, 3), (1, 2), (0, 3)])
+
+
+@each_rate
 def test_dropout_keeps_scales_and_drops_as_the_built_in_does(rate, dtype, device):
     pair = (lambda x: ops.dropout(x, rate), lambda x: nd.Dropout(x, p=rate))
     ours, theirs = (draw_mask(dropout, (50, 40), device, dtype) for dropout in pair)
@@ -169,7 +182,7 @@ def test_dropout_keeps_scales_and_drops_as_the_built_in_does(rate, dtype, device
     assert (ours != draw_mask(pair[0], (50, 40), device, dtype)).any()  # every step draws a new mask
 
 
-@pytest.mark.parametrize("axes", [(), (0,), (1,), (2, 3), (1, 2), (0, 3)])
+@each_axes
 def test_dropout_of_axes_shares_a_draw_along_them(axes, device):
     for dropout in (lambda x: ops.dropout(x, 0.5, axes=axes), lambda x: nd.Dropout(x, p=0.5, axes=axes)):
         mask = draw_mask(dropout, (6, 7, 8, 9), device)
