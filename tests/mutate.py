@@ -1,6 +1,6 @@
-"""A test of the tests: change one small thing in a module of the lesson, and see whether its tests fail.
+"""A test of the tests: change one small thing in a module of the package, and see whether its tests fail.
 
-    python tests/mutate.py [ops loss optim …] [--jobs 2] [--lines 10-40] [--limit SECONDS]
+    python tests/mutate.py [ops loss runtime/graph …] [--jobs 2] [--lines 10-40] [--sample 50] [--limit SECONDS]
 
 No file is changed. For every changed version ("mutant") of the source, a fork of this process imports the mutant
 instead of the module, and runs the tests until one fails. Mutants that survive are printed: each needs a new test,
@@ -13,6 +13,7 @@ import argparse
 import ast
 import multiprocessing
 import os
+import random
 import re
 import resource
 import sys
@@ -37,7 +38,21 @@ MODULES = [
     "checks",
     "train",
 ]
-OTHER_TESTS = {"windows": ["ops", "layers"], "network": ["layers", "models", "train"], "train": ["train", "reference"]}
+OTHER_TESTS = {  # of modules whose tests are not in the one file of the same name
+    "windows": ["proofs/test_ops", "proofs/test_layers"],
+    "network": ["proofs/test_layers", "proofs/test_models", "proofs/test_train"],
+    "train": ["proofs/test_train", "proofs/test_reference"],
+    "datasets/load": ["runtime/test_data"],
+    "experiments/evaluation": ["runtime/test_experiments", "runtime/test_predict", "runtime/test_command_line"],
+    "experiments/recipes": ["runtime/test_experiments", "runtime/test_command_line"],
+    "runtime/checkpoint": ["runtime/test_checkpoint", "runtime/test_resume"],
+    "runtime/files": ["runtime/test_checkpoint", "runtime/test_resume", "runtime/test_command_line"],
+    "runtime/metrics": ["proofs/test_reference", "runtime/test_shares", "runtime/test_resume"],
+    "runtime/progress": ["runtime/test_command_line"],
+    "runtime/run": ["runtime/test_resume", "proofs/test_reference", "runtime/test_dropout", "runtime/test_checkpoint"],
+    "runtime/settings": ["runtime/test_resume", "proofs/test_checks", "runtime/test_checkpoint"],
+    "runtime/step": ["runtime/test_shares", "proofs/test_reference", "runtime/test_dropout", "runtime/test_resume"],
+}
 SWAPS = {ast.FloorDiv: ast.Mult, ast.Pow: ast.Mult, ast.Mod: ast.Mult}
 for a, b in [
     (ast.Add, ast.Sub), (ast.Mult, ast.Div), (ast.LShift, ast.RShift), (ast.BitAnd, ast.BitOr), (ast.Lt, ast.LtE),
@@ -171,7 +186,8 @@ def run_tests(name, text, sender):
     get_code = SourceFileLoader.get_code
 
     def get_mutant(loader, module):
-        return compile(text, loader.path, "exec") if module == f"tinymnist.{name}" else get_code(loader, module)
+        mutated = module == "tinymnist." + name.replace("/", ".")
+        return compile(text, loader.path, "exec") if mutated else get_code(loader, module)
 
     SourceFileLoader.get_code = get_mutant
 
@@ -180,7 +196,9 @@ def run_tests(name, text, sender):
             if report.failed:
                 sender.send(report.nodeid)
 
-    tests = [f"tests/proofs/test_{test}.py" for test in OTHER_TESTS.get(name, [name])]
+    folder, _, stem = name.rpartition("/")
+    own = f"runtime/test_{stem}" if folder else f"proofs/test_{stem}"
+    tests = [f"tests/{test}.py" for test in OTHER_TESTS.get(name, [own])]
     options = ["-x", "-n0", "--tb=no", "--assert=plain", "-p", "no:cacheprovider", "-m", "not slow", *tests]
     os._exit(pytest.main(options, plugins=[Plugin()]))
 
@@ -189,6 +207,8 @@ def score(name, lines, args):
     """(mutants of the module that a test finds, all mutants). Prints those that survive."""
     text = (ROOT / "tinymnist" / f"{name}.py").read_text("utf-8")
     mutants, source, killed = make_mutants(text, lines), text.splitlines(), 0
+    if args.sample and args.sample < len(mutants):
+        mutants = random.Random(0).sample(mutants, args.sample)
     if failure := find_failure(name, text, args.limit):
         sys.exit(f"{name}: the tests fail without a mutant: {failure}")
     with ThreadPool(args.jobs) as pool:
@@ -203,9 +223,10 @@ def score(name, lines, args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add = parser.add_argument
-    add("modules", nargs="*", default=MODULES, help="modules of the lesson; default: all")
+    add("modules", nargs="*", default=MODULES, help="such as ops or runtime/graph; default: the lesson")
     add("--jobs", type=int, default=2, help="processes")
     add("--lines", default="1-9999", help="only mutants of these lines")
+    add("--sample", type=int, help="only so many mutants of each module, chosen at random with seed 0")
     add("--limit", type=float, default=60, help="seconds after which a mutant counts as killed")
     add("--verbose", action="store_true", help="print the killed mutants too, with the test that failed")
     args = parser.parse_args()
@@ -217,7 +238,7 @@ def main():
     scores = {name: score(name, range(first, last + 1), args) for name in args.modules}
     scores["all"] = [sum(column) for column in zip(*scores.values())]
     for name, (killed, total) in scores.items():
-        print(f"{name:10} {killed:5} of {total:5} killed   {100 * killed / max(total, 1):5.1f} %")
+        print(f"{name:22} {killed:5} of {total:5} killed   {100 * killed / max(total, 1):5.1f} %")
 
 
 if __name__ == "__main__":

@@ -103,9 +103,6 @@ class StandIn(nd.NDArray):
     def __imul__(self, other):
         return self.become(self * other)
 
-    def __itruediv__(self, other):
-        return self.become(self / other)
-
 
 def name_of(array):
     """The name of a marked array in graphs"""
