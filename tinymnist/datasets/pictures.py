@@ -119,8 +119,8 @@ def find_strokes(grey):
     # A stroke has an edge all around. The corner of a sheet, or of a shadow, has one on two sides only.
     outline = (parts > 0) & ~ndimage.binary_erosion(parts > 0)
     brightest = ndimage.grey_dilation(grey, 5)
-    edges = (brightest - ndimage.grey_erosion(grey, 5)) / (brightest + 40)
-    share = ndimage.mean((edges > level)[outline], parts[outline], range(1, count + 1))
+    edges = brightest - ndimage.grey_erosion(grey, 5)
+    share = ndimage.mean((edges / (brightest + 40) > level)[outline], parts[outline], range(1, count + 1))
     at_border = np.isin(range(1, count + 1), np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))
     kept = np.append(False, ~at_border & (share > EDGE))
     parts, count = ndimage.label(kept[parts], np.ones((3, 3)))
@@ -156,6 +156,8 @@ def choose_parts(ink, parts):
     height, width = (np.ptp(np.flatnonzero(digit.any(axis))) for axis in (1, 0))
     if width > 1.5 * height:  # one in 160 of MNIST's digits is so wide
         raise DataError("holds several digits that touch; expected one, not wider than 1.5 times its height")
+    if 2 * ndimage.distance_transform_edt(digit).max() > 0.45 * max(height, width):  # MNIST's thickest have 0.4
+        raise DataError("holds no digit that can be read; its strokes are too thick")
     near = ndimage.binary_dilation(digit, np.ones((3, 3)), iterations=2)
     return np.where(near, ink / np.percentile(ink[digit], 75), 0).clip(0, 1)
 
