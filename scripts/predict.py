@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +15,7 @@ import tinymnist as tm
 from tinymnist.checks import check_images, check_split
 from tinymnist.datasets.load import load_test_split
 from tinymnist.datasets.mapped import map_file
-from tinymnist.datasets.pictures import read_picture
+from tinymnist.datasets.pictures import lay_on, open_picture, read_picture
 from tinymnist.experiments import figures
 from tinymnist.experiments.evaluation import confusion_matrix, find_mistakes
 from tinymnist.idx import replace_file
@@ -31,7 +33,7 @@ def make_parser():
     add("--labels", metavar="FILE", help="an IDX file of the labels of --images")
     add("--data", metavar="NAME", help="as for scripts/train.py; default: what the run was trained on")
     add("--index", type=int, nargs="+", metavar="N", help="classify only these images, counted from 0; default: all")
-    add("--output", metavar="FILE", help="write the class probabilities to this .npy or .csv file")
+    add("--output", metavar="FILE", help="write the class probabilities to this .npy or .csv file; .csv names pictures")
     add("--figures", metavar="DIR", help="draw images, mistakes, confusion matrix and first layer in DIR")
     add("--mistakes", type=int, metavar="N", default=10, help="how many mistakes to list; default: 10")
     add("--show", action="store_true", help="open the figures; needs --figures")
@@ -50,6 +52,11 @@ class Predictions(NamedTuple):
     def describe(self, n):
         truth = "" if self.labels is None else f"; it is {self.labels[n]}"
         return f"{self.names[n]}: {self.predicted[n]} with probability {self.confidence[n]:.4f}{truth}"
+
+
+def printable(text):
+    """A file name, or a sentence with one, as text that can be written: a byte that is not UTF-8 becomes \\xff."""
+    return str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def select(arrays, some):
@@ -79,7 +86,7 @@ def read_pictures(args):
             images.append(read_picture(path))
             names.append(path)
         except tm.DataError as error:
-            print(error, file=sys.stderr)
+            print(printable(error), file=sys.stderr)
     args.unread = len(names) < len(args.pictures)
     if not names:
         sys.exit(2)
@@ -100,7 +107,7 @@ def read_images(args, model, trained_on):
     images = check_images(model, images, source)
     if labels is not None:
         images, labels = check_split(model, tm.Split(images, labels), args.labels or "the test data")
-    names = args.pictures or np.array([f"image {n}" for n in range(len(images))])
+    names = list(map(printable, args.pictures)) or np.array([f"image {n}" for n in range(len(images))])
     if args.index:
         if min(args.index) < 0 or max(args.index) >= len(images):
             raise ValueError(f"--index must be from 0 to {len(images) - 1}, not {' '.join(map(str, args.index))}")
@@ -108,14 +115,21 @@ def read_images(args, model, trained_on):
     return names, images, labels
 
 
-def write_probabilities(path, probabilities):
-    """A row for each image. 9 digits, as in the .csv file, represent every float32 exactly."""
+def write_probabilities(path, probabilities, names=None):
+    """A row for each image, with the names in the first column if they are given.
+
+    9 digits, as in the .csv file, represent every float32 exactly.
+    """
     with replace_file(path) as stream:
         if path.endswith(".npy"):
             np.save(stream, probabilities)
-        else:
-            header = ",".join(map(str, range(probabilities.shape[1])))
-            np.savetxt(stream, probabilities, "%.9g", delimiter=",", header=header, comments="")
+            return
+        header, rows = [*range(probabilities.shape[1])], np.char.mod("%.9g", probabilities).tolist()
+        if names is not None:
+            header, rows = ["picture", *header], [[name, *row] for name, row in zip(names, rows)]
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([header, *rows])
+        stream.write(text.getvalue().encode())
 
 
 def print_evaluation(found, matrix, mistakes, shown):
@@ -132,14 +146,18 @@ def print_evaluation(found, matrix, mistakes, shown):
         print(*map(found.describe, mistakes[:shown]), sep="\n")
 
 
-def draw(directory, model, found, matrix, mistakes):
-    """Draw the figures. Returns their paths."""
+def draw(directory, model, found, matrix, mistakes, pictures):
+    """Draw the figures. `pictures` are the files of the images, or empty. Returns the figures' paths."""
     directory.mkdir(parents=True, exist_ok=True)
 
     def draw_some(some, title, name):
         return figures.draw_predictions(*select(found[1:], some), title, directory / name)
 
-    title = "predicted digit and its probability" + ("" if found.labels is None else "; mistakes are red")
+    if pictures:
+        originals = [lay_on(open_picture(path), "white") for path in pictures[:SHOWN]]
+        found = found._replace(images=figures.put_side_by_side(originals, found.images))
+    title = "predicted digit and its probability" + ("; right: what the network sees" if pictures else "")
+    title += "" if found.labels is None else "; mistakes are red"
     paths = [draw_some(slice(SHOWN), title, "predictions.png")]
     if matrix is not None:
         paths.append(figures.draw_confusion(matrix, directory / "confusion.png"))
@@ -161,9 +179,9 @@ def predict(args):
         matrix = confusion_matrix(labels, found.predicted, classes)
         mistakes = find_mistakes(labels, found.predicted, found.confidence)
     if args.output:
-        write_probabilities(args.output, probabilities)
+        write_probabilities(args.output, probabilities, names if args.pictures else None)
     if args.figures:
-        paths = draw(Path(args.figures), model, found, matrix, mistakes)
+        paths = draw(Path(args.figures), model, found, matrix, mistakes, args.pictures)
     # All files are written now, so that none of them is lost if standard output cannot be written.
     if args.pictures or args.index:
         print(*map(found.describe, range(len(images))), sep="\n")
@@ -173,9 +191,9 @@ def predict(args):
         counts = np.bincount(found.predicted, minlength=classes)
         print(f"{len(images):,} images, by predicted digit: {', '.join(f'{k}: {n:,}' for k, n in enumerate(counts))}")
     if args.output:
-        print(f"probabilities, {probabilities.shape}, in {args.output}")
+        print(f"probabilities, {probabilities.shape}, in {printable(args.output)}")
     if args.figures:
-        print(f"\nfigures in {args.figures}: {', '.join(path.name for path in paths)}")
+        print(f"\nfigures in {printable(args.figures)}: {', '.join(path.name for path in paths)}")
         for path in paths if args.show else ():
             figures.open_figure(path)
     return 2 if args.pictures and args.unread else 0

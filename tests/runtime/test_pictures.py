@@ -184,3 +184,65 @@ def test_postscript_is_not_opened(tmp_path, monkeypatch):
     Image.fromarray(SEVEN).save(path, "eps")
     with pytest.raises(DataError, match="is not a picture that can be read; expected PNG or JPEG"):
         read_picture(path)
+
+
+def make_page(digit):
+    """An embedded digit, 140 of 300 pixels wide, on white paper"""
+    ink = np.zeros((300, 300))
+    ink[80:220, 80:220] = np.asarray(Image.fromarray(digit).resize((140, 140), Image.BICUBIC)) / 255
+    return 255 - 225 * ink
+
+
+def turn(page, degrees):
+    return np.asarray(Image.fromarray(page.astype(np.uint8)).rotate(degrees, Image.BICUBIC, fillcolor=int(page[0, 0])))
+
+
+ROW, COLUMN = np.mgrid[:300, :300]
+OUTER = np.maximum(abs(ROW - 149.5), abs(COLUMN - 149.5))  # the distance from the middle
+NOISE = np.random.RandomState(0).normal(0, 1, (300, 300))
+DRAWN = {
+    "faint pencil": lambda page: 255 - (255 - page) * 30 / 225,
+    "lined paper": lambda page: np.where(ROW % 40 == 20, np.minimum(page, 190), page),
+    "strong squares, 50 pixels wide": lambda page: np.where(
+        (ROW % 50 < 2) | (COLUMN % 50 < 2), np.minimum(page, 110), page
+    ),
+    "a black frame": lambda page: np.where(OUTER > 147, 0, page),
+    "a box around the digit": lambda page: np.where(abs(OUTER - 108) < 2, 20, page),
+    "a tilted box": lambda page: turn(np.where(abs(OUTER - 108) < 2, 20, page), 3),
+    "a sheet on a table": lambda page: np.where(OUTER > 110, 120, page),
+    "a tilted sheet": lambda page: turn(np.where(OUTER > 110, 120, page), 7),
+    "light from one side": lambda page: page * (1 - 0.6 * COLUMN / 300),
+    "the hard edge of a shadow": lambda page: page * np.where(0.7 * COLUMN + ROW > 250, 0.5, 1) + 3 * NOISE,
+    "noise": lambda page: page * 0.9 + 8 * NOISE,
+    "a speck": lambda page: np.where((abs(ROW - 12) < 3) & (abs(COLUMN - 12) < 3), 40, page),
+    "cut at the ink": lambda page: page[np.ix_((page < 200).any(1), (page < 200).any(0))],
+}
+
+
+@pytest.mark.parametrize("kind", DRAWN)
+def test_the_embedded_digits_are_found_on_every_kind_of_paper(read, kind):
+    """17 of 20 pictures correlate with those of the digits alone. Faint ends of strokes are lost in the others."""
+    found = []
+    for image in load("digits").test.images[:20]:
+        page = make_page(image)
+        try:
+            picture = read(DRAWN[kind](page).clip(0, 255).astype(np.uint8))
+        except DataError:
+            continue
+        plain = to_mnist(255 - page)
+        shifted = [np.roll(picture, (i, j), (0, 1)).ravel() for i in (-1, 0, 1) for j in (-1, 0, 1)]
+        found.append(max(np.corrcoef(plain.ravel(), one)[0, 1] for one in shifted))
+    assert sum(r > 0.75 for r in found) >= 17
+
+
+def test_digits_that_touch_thick_strokes_and_blank_tilted_sheets_are_refused(read):
+    images, blank = load("digits").test.images[:6], np.full((300, 300), 255.0)
+    pages = [make_page(image) for image in images]
+    for a, b in zip(pages, pages[1:]):
+        with pytest.raises(DataError, match="holds several digits"):
+            read(np.minimum(np.roll(a, -40, 1), np.roll(b, 40, 1)).clip(0, 255).astype(np.uint8))
+    for degrees in range(3, 30, 3):
+        with pytest.raises(DataError, match=r"is blank|holds no digit|holds several digits"):
+            read(turn(np.where(OUTER > 110, 120, blank), degrees))
+    with pytest.raises(DataError, match="strokes are too thick"):
+        read(np.where((abs(ROW - 150) < 50) & (abs(COLUMN - 150) < 25), 30, 255).astype(np.uint8))

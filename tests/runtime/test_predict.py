@@ -1,8 +1,10 @@
 """predict.py classifies images, pictures and IDX files; what it prints is what the model predicts."""
 
 import contextlib
+import csv
 import os
 import re
+import shlex
 
 import numpy as np
 import pytest
@@ -132,6 +134,39 @@ def test_a_picture_that_cannot_be_read_does_not_discard_the_others(probabilities
     assert np.load("some.npy").shape == (2, 10)
     assert predict("run blank.png") == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_csv_names_the_pictures_and_any_byte_may_be_in_a_name(probabilities, capsysbinary):
+    names = ["a,b.png", os.fsdecode(b"\xff.png"), os.fsdecode(b"\xfe.png")]
+    for n, name in enumerate(names[:2]):
+        Image.fromarray(255 - TEST.images[n]).save(name)
+    assert predict("run", *map(shlex.quote, names), "--output named.csv --figures named") == 2
+    out, err = capsysbinary.readouterr()
+    assert re.findall(rb"(?m)^(.*): \d with", out) == [b"a,b.png", rb"\xff.png"]
+    assert err.startswith(rb"\xfe.png: cannot be read") and err.count(b"\n") == 1
+    with open("named.csv", newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["picture", *map(str, range(10))] and [row[0] for row in rows] == ["a,b.png", r"\xff.png"]
+    images = np.stack([read_picture(name) for name in names[:2]])
+    assert np.array_equal(
+        np.array([row[1:] for row in rows], np.float32), tm.predict(checkpoint.load("run")[0], images)
+    )
+
+
+def test_figures_show_each_picture_next_to_what_the_network_sees(monkeypatch):
+    Image.fromarray(np.full((50, 80, 3), (250, 240, 0), np.uint8)).save("yellow.png")
+    with Image.open("yellow.png") as picture:
+        picture.paste(Image.fromarray(255 - TEST.images[3]).convert("RGB"), (26, 11))
+        picture.save("yellow.png")
+    drawn = []
+    monkeypatch.setattr("tinymnist.experiments.figures.save_figure", lambda figure, path: drawn.append(figure) or path)
+    assert predict("run yellow.png --figures figures") == 0
+    (pair,), (text,) = drawn[0].axes[0].images, drawn[0].axes[0].texts
+    pixels, seen = np.asarray(pair.get_array()), read_picture("yellow.png")
+    left, right = pixels[:, : pixels.shape[1] // 2], pixels[:, pixels.shape[1] // 2 :]
+    assert (left[112, 10] == (250, 240, 0)).all() and (right[4::8, 4::8] == 255 - seen[:, :, None]).all()
+    p = tm.predict(checkpoint.load("run")[0], seen[None])[0]
+    assert text.get_text() == f"{p.argmax()} ({100 * p.max():.1f} %)"
 
 
 def test_the_training_files_of_a_data_set_are_not_needed(capsys):

@@ -17,7 +17,8 @@ from tinymnist.idx import DataError, report_errors
 
 SIDE, BOX = 28, 20
 LARGEST = 256  # larger pictures are reduced to this many pixels a side before the ink is looked for
-STROKE = 0.3  # strokes are narrower than this share of the picture, shadows and sheets of paper are wider
+STROKE = 0.2  # strokes are narrower than this share of the picture, shadows and sheets of paper are wider
+EDGE = 0.9  # a stroke has an edge along this share of its outline
 FORMATS = ("PNG", "JPEG")
 
 
@@ -67,75 +68,84 @@ def lay_on(picture, colour):
 
 def find_digit(colours):
     """The ink (H, W) of the one digit, 0 elsewhere. Raises LookupError without ink, DataError without one digit."""
+    from scipy import ndimage
+
     border = np.median(np.concatenate([colours[0], colours[-1], colours[:, 0], colours[:, -1]]), axis=0)
-    ink = np.abs(colours - border).max(axis=2)
+    change = colours - border
+    ink = np.abs(change).max(axis=2)
     if ink.max() < 16:  # less than a sixteenth of the scale is paper
         raise LookupError
-    if colours.shape[:2] == (SIDE, SIDE) or is_cut_at_the_ink(colours - border, ink):
-        return ink  # as small as MNIST's images, it has no details to remove
-    return choose_parts(find_ink(colours, border))
+    if ink.shape == (SIDE, SIDE):  # as small as MNIST's images, it has no details to remove
+        return ink
+    one_sided = np.minimum(change.max(axis=(0, 1)), -change.min(axis=(0, 1))).max() < ink.max() / 5
+    if one_sided and fills_the_picture(ink):
+        return ink
+    smooth = 0.003 * max(ink.shape)  # against noise
+    colours = ndimage.gaussian_filter(colours, (smooth, smooth, 0))
+    channels = colours[:, :, :1] if (colours == colours[:, :, :1]).all() else colours
+    found = [find_strokes(grey) for c in np.moveaxis(channels, 2, 0) for grey in (c, 255 - c)]  # dark or bright ink
+    _, ink, parts = max(found, key=lambda one: one[0])
+    return choose_parts(ink, parts)
 
 
-def is_cut_at_the_ink(difference, ink):
-    """Whether a digit fills the picture: ink on all four sides, and no colours on the other side of the paper's."""
-    sides = [side > ink.max() / 10 for side in (ink[0], ink[-1], ink[:, 0], ink[:, -1])]
-    darkest, brightest = -difference.min(axis=(0, 1)), difference.max(axis=(0, 1))
-    one_sided = np.minimum(darkest, brightest).max() < ink.max() / 5
-    return one_sided and all(0 < side.mean() < 0.95 for side in sides) and 0.2 < (ink > ink.max() / 2).mean() < 0.7
-
-
-def find_ink(colours, border):
-    """What is narrower than a stroke, and darker or brighter than its surroundings. (H, W), 0 elsewhere."""
+def fills_the_picture(ink):
+    """Whether the picture was cut out at the edges of its digit: narrow strokes connect all four sides."""
     from scipy import ndimage
 
-    size = [int(STROKE * n) | 1 for n in colours.shape[:2]]
-    inner = slice(max(size), -max(size))
-    smooth = 0.003 * max(colours.shape)  # against noise
-    inks = []
-    for channel, outside in zip(np.moveaxis(ndimage.gaussian_filter(colours, (smooth, smooth, 0)), 2, 0), border):
-        # A closing fills dark strokes, an opening bright ones. What is left is the paper, with its shadows and edges.
-        padded = np.pad(channel, max(size), constant_values=outside)
-        dark = (ndimage.grey_closing(padded, size) - padded)[inner, inner]
-        bright = (padded - ndimage.grey_opening(padded, size))[inner, inner]
-        inks.append(max(dark, bright, key=lambda ink: score(ink, channel)))
-    ink = np.max(inks, axis=0)
-    for axis in (1, 0):  # ruled lines: what a tenth of a row or column has is not the digit
-        ink = ink - np.percentile(ink, 10, axis, keepdims=True)
-    return ink.clip(0)
+    inside, m = ink > ink.max() / 2, 1 + max(ink.shape) // 20
+    parts, _ = ndimage.label(ink > ink.max() / 10, np.ones((3, 3)))
+    sides = parts[:m], parts[-m:], parts[:, :m], parts[:, -m:]
+    connected = set.intersection(*(set(side[side > 0]) for side in sides))
+    frame = any((side > 0).mean() > 0.95 for side in sides)
+    wide = ndimage.minimum_filter(inside, int(0.4 * max(ink.shape)) + 1, mode="constant").any()
+    return connected and 0.15 < inside.mean() < 0.7 and not frame and not wide
 
 
-def score(ink, channel):
-    """How well `ink` explains a channel: it differs from most of the picture, and its edges are edges there too."""
+def find_strokes(grey):
+    """Strokes, darker than the paper. Returns how clear they are, the ink (H, W), and its parts, numbered from 1."""
     from scipy import ndimage
 
-    if ink.max() < 8:
-        return 0
-    inside = ink > ink.max() / 2
-    outline = inside & ~ndimage.binary_erosion(inside, border_value=1)
-    edges = ndimage.morphological_gradient(channel, 3)[outline]
-    return max(0, np.sign(edges - ink.max() / 4).mean()) * abs(channel[inside].mean() - np.median(channel))
-
-
-def choose_parts(ink):
-    """Only the parts of the ink that belong to the digit: the largest one, and those close to it."""
-    from scipy import ndimage
-
-    noise = 4 * np.median(ink) + 12
+    # A closing fills what is dark and narrow. It leaves the paper, with its shadows and edges.
+    size = int(STROKE * max(grey.shape)) | 1
+    paper = ndimage.grey_closing(np.pad(grey, size, "edge"), size)[size:-size, size:-size]
+    ink = (paper - grey) / (paper + 40)  # a ratio, about the same in light and in shadow
+    for axis in (1, 0):  # ruled lines: what nine tenths of a row or column have is not the digit
+        ink = (ink - np.percentile(ink, 10, axis, keepdims=True)).clip(0)
+    noise = 4 * np.median(ink) + 0.05
     if ink.max() < noise:
+        return 0, ink, None
+    level = max(noise, 0.4 * np.percentile(ink[ink > max(noise, 0.2 * ink.max())], 75))
+    parts, count = ndimage.label(ink > level, np.ones((3, 3)))
+    # A stroke has an edge all around. The corner of a sheet, or of a shadow, has one on two sides only.
+    outline = (parts > 0) & ~ndimage.binary_erosion(parts > 0)
+    brightest = ndimage.grey_dilation(grey, 5)
+    edges = brightest - ndimage.grey_erosion(grey, 5)
+    share = ndimage.mean((edges / (brightest + 40) > level)[outline], parts[outline], range(1, count + 1))
+    at_border = np.isin(range(1, count + 1), np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))
+    kept = np.append(False, ~at_border & (share > EDGE))
+    parts, count = ndimage.label(kept[parts], np.ones((3, 3)))
+    return max(ndimage.sum(edges * outline, parts, range(1, count + 1)), default=0), ink, parts
+
+
+def choose_parts(ink, parts):
+    """The ink (H, W) of the parts that belong to the digit: the largest one, and those close to it; 0 elsewhere."""
+    from scipy import ndimage
+
+    if parts is None:
         raise LookupError
-    strong = ink[ink > max(noise, 0.2 * ink.max())]
-    parts, _ = ndimage.label(ink > max(noise, 0.4 * np.percentile(strong, 75)), np.ones((3, 3)))
     boxes, areas = ndimage.find_objects(parts), np.bincount(parts.ravel())[1:]
-    height, width = ink.shape
-    inside = [r.start > 0 and c.start > 0 and r.stop < height and c.stop < width for r, c in boxes]
-    sizes = [max(r.stop - r.start, c.stop - c.start) * whole for (r, c), whole in zip(boxes, inside)]
-    main = int(np.argmax(sizes)) if sizes else 0
-    if not sizes or sizes[main] < 0.1 * max(ink.shape):
+    sizes = [max(r.stop - r.start, c.stop - c.start) for r, c in boxes]
+    if max(sizes, default=0) < 0.1 * max(ink.shape):
         raise DataError("holds no digit; ink was found only at the edge, or too little")
+    main = int(np.argmax(sizes))
+    holes = ndimage.binary_fill_holes(parts == main + 1) & (parts != main + 1)
+    enclosed = [n for n in np.unique(parts[holes]) if n and sizes[n - 1] > 0.3 * sizes[main]]
+    if enclosed:  # the largest part is a box, drawn around the digit
+        return choose_parts(ink, ndimage.label(np.isin(parts, enclosed), np.ones((3, 3)))[0])
     rows, columns = boxes[main]
     gap, kept = 0.1 * sizes[main], [main + 1]
     for n, (r, c) in enumerate(boxes):
-        if n == main or not inside[n] or areas[n] < 0.02 * areas[main]:
+        if n == main or areas[n] < 0.02 * areas[main]:
             continue
         overlap = min(c.stop, columns.stop) - max(c.start, columns.start)
         if r.stop - r.start > 0.5 * (rows.stop - rows.start) and overlap < 0.5 * (c.stop - c.start):
@@ -143,6 +153,11 @@ def choose_parts(ink):
         if max(r.start - rows.stop, rows.start - r.stop, c.start - columns.stop, columns.start - c.stop) < gap:
             kept.append(n + 1)
     digit = np.isin(parts, kept)
+    height, width = (np.ptp(np.flatnonzero(digit.any(axis))) for axis in (1, 0))
+    if width > 1.5 * height:  # one in 160 of MNIST's digits is so wide
+        raise DataError("holds several digits that touch; expected one, not wider than 1.5 times its height")
+    if 2 * ndimage.distance_transform_edt(digit).max() > 0.45 * max(height, width):  # MNIST's thickest have 0.4
+        raise DataError("holds no digit that can be read; its strokes are too thick")
     near = ndimage.binary_dilation(digit, np.ones((3, 3)), iterations=2)
     return np.where(near, ink / np.percentile(ink[digit], 75), 0).clip(0, 1)
 

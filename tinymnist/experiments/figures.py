@@ -87,19 +87,23 @@ def draw_comparison(results, title, path):
 
 
 def draw_predictions(images, labels, predicted, confidence, title, path):
-    """Images (N, H, W), dark on white, each under its prediction; mistakes are red. `labels` may be None."""
-    captions, colours, columns = [], [], min(8, len(images))
+    """Images (N, H, W), dark on white, each under its prediction; mistakes are red. `labels` may be None.
+
+    Images in colour, (N, H, W, 3), are drawn as they are.
+    """
+    wide = 2 if images.shape[2] > 1.5 * images.shape[1] else 1
+    captions, colours, columns = [], [], min(8 // wide, len(images))
     for digit, p, label in zip(predicted, confidence, predicted if labels is None else labels):
         captions.append(f"{digit} ({100 * p:.1f} %)" + ("" if digit == label else f", is {label}"))
         colours.append("black" if digit == label else "tab:red")
-    figure, axes = new_figure(max(1.25 * columns, 5), 1.45 * -(-len(images) // columns) + 0.5, title)
+    figure, axes = new_figure(max(1.25 * wide * columns, 5), 1.45 * -(-len(images) // columns) + 0.5, title)
     draw_tiles(axes, images, captions, columns, colours, cmap="gray_r", vmin=0, vmax=255)
     return save_figure(figure, path)
 
 
 def draw_tiles(axes, images, captions, columns, colours=(), **style):
     """Images (N, H, W) in rows of `columns`, all in one panel: a panel for each image takes ten times as long."""
-    _, height, width = images.shape
+    height, width = images.shape[1:3]
     for n, (image, caption, colour) in enumerate(itertools.zip_longest(images, captions, colours)):
         x, y = n % columns * 1.12 * width, n // columns * 1.3 * height
         picture = axes.imshow(image, extent=(x, x + width, y + height, y), interpolation="nearest", **style)
@@ -107,6 +111,19 @@ def draw_tiles(axes, images, captions, columns, colours=(), **style):
     axes.set(xlim=(0, 1.12 * columns * width), ylim=(y + height, -0.25 * height), anchor="N")
     axes.axis("off")
     return picture
+
+
+def put_side_by_side(pictures, images):
+    """Each picture (H, W, 3), and to its right what the network sees of it, dark on white: (N, height, width, 3)."""
+    from PIL import Image, ImageOps
+
+    pairs = []
+    for picture, image in zip(pictures, images):
+        size = (8 * image.shape[1], 8 * image.shape[0])
+        left = ImageOps.pad(Image.fromarray(picture.astype(np.uint8)), size, color="lightgrey")
+        right = Image.fromarray(255 - image).convert("RGB").resize(size, Image.NEAREST)
+        pairs.append(np.hstack([np.asarray(left), np.asarray(right)]))
+    return np.stack(pairs)
 
 
 def draw_confusion(matrix, path):
