@@ -1,11 +1,12 @@
 """Compare update rules on one model: python scripts/compare.py --rules sgd:lr=0.1 adagrad:lr=0.9,eps=1e-7"""
 
+import cli  # isort: skip
+
 import dataclasses
 import json
 import sys
 from pathlib import Path
 
-import cli
 import numpy as np
 
 import tinymnist as tm
@@ -126,8 +127,8 @@ def format_mean(values):
 
 
 def main(argv=None):
-    interrupted = "stopped by Ctrl-C; compare.json has the rules that were finished"
-    return cli.run(lambda: compare(make_parser().parse_args(argv)), interrupted=interrupted)
+    interrupted = "stopped; compare.json has the rules that were finished"
+    return cli.run(lambda _: compare(make_parser().parse_args(argv)), interrupted=interrupted)
 
 
 if __name__ == "__main__":

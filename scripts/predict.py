@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import cli  # isort: skip
+
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import cli
 import numpy as np
 
 import tinymnist as tm
@@ -182,7 +183,7 @@ def predict(args):
 
 
 def main(argv=None):
-    return cli.run(lambda: predict(make_parser().parse_args(argv)))
+    return cli.run(lambda _: predict(make_parser().parse_args(argv)))
 
 
 if __name__ == "__main__":
