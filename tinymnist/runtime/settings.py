@@ -21,7 +21,7 @@ class Settings:
     batch_size: int = 100
     device: str = "cpu"
     kvstore: str = "local"  # or "dist_sync": every batch is divided among several machines, see machines.py
-    timeout: float = 60  # seconds without a sign of life after which "dist_sync" counts another process as dead
+    timeout: float = 60  # "dist_sync": all processes end within so many seconds after one has died
     seed: int = 0
     limit: int | None = None  # train on the first `limit` images only
     normalize: bool = False  # shift and scale pixels to mean 0 and standard deviation 1 over the training set
