@@ -5,6 +5,8 @@ processes take turns, and a ratio is the median over all rounds of two times fro
 with every number of threads in --threads (as OMP_NUM_THREADS), and the fastest number counts.
 """
 
+from processes import kill_at_end, start_child  # isort: skip  (first, as it lets Ctrl-C end the imports)
+
 import argparse
 import contextlib
 import json
@@ -226,19 +228,19 @@ class Worker:
         command = [python, __file__, "--worker", title, "--only", workload, "--data", args.data, "--peer", peer]
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        self.process = subprocess.Popen(command, text=True, env=environment, **pipes)
+        self.process = start_child(command, text=True, env=environment, **pipes)
         self.ask(1)
         self.times = max(1, round(args.seconds / self.ask(3 if workload in STEPS else 1)[0]))
 
     def ask(self, line):
-        """The answer to a line. Raises RuntimeError, with the last line of stderr, if there is none."""
+        """The answer to a line. Raises ValueError, with the last line of stderr, if there is none."""
         try:
             print(line, file=self.process.stdin, flush=True)
             return json.loads(self.process.stdout.readline())
         except (OSError, ValueError) as error:
             self.process.kill()
             words = self.process.communicate()[1].strip() or "its process ended without an answer"
-            raise RuntimeError(f"{self.title} cannot run {self.workload!r}: {words.splitlines()[-1]}") from error
+            raise ValueError(f"{self.title} cannot run {self.workload!r}: {words.splitlines()[-1]}") from error
 
 
 def measure(workload, args, bar):
@@ -249,8 +251,8 @@ def measure(workload, args, bar):
             try:
                 for threads in [] if title in LEFT_OUT.get(workload, []) else args.threads:
                     workers.append(Worker(title, threads, workload, args, peer.name))
-                    stack.callback(workers[-1].process.communicate)
-            except (OSError, RuntimeError) as error:
+                    stack.enter_context(kill_at_end(workers[-1].process))
+            except (OSError, ValueError) as error:
                 if title == OURS:
                     raise
                 bar.write(f"left out: {error}", file=sys.stderr)
@@ -403,15 +405,13 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if args.worker:
         return answer_questions(args.worker, args.only, args.data, args.peer)
-    try:
+    import cli  # not above: PyTorch's process may have no MXNet
+
+    def work(signals):
         check_arguments(args)
         return print_pixel_costs(args.rounds) if args.pixels else compare(args)
-    except (ValueError, ImportError, OSError, RuntimeError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped by Ctrl-C", file=sys.stderr)
-        return 130
+
+    return cli.run(work)
 
 
 if __name__ == "__main__":

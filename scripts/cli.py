@@ -1,4 +1,6 @@
-"""What all scripts share: a sentence and an exit status for every error. Each script imports this file first."""
+"""What all scripts share: a sentence and an exit status for every error, also if tinymnist is missing."""
+
+import processes  # isort: skip  (first, as it lets Ctrl-C end the imports)
 
 import argparse
 import contextlib
@@ -21,9 +23,6 @@ def explain_import_error(error):
     return f"{sys.executable} cannot import tinymnist: {error}. Type in {ROOT}: {type_this}"
 
 
-quiet = signal.getsignal(signal.SIGINT) == signal.default_int_handler
-if quiet:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during these two seconds prints no traceback
 if not os.environ.get("OMP_NUM_THREADS", "1").isdigit():  # MXNet would abort without a sentence
     print(f"OMP_NUM_THREADS must be a whole number, not {os.environ['OMP_NUM_THREADS']!r}", file=sys.stderr)
     sys.exit(2)
@@ -34,9 +33,6 @@ try:
 except (ImportError, OSError) as error:
     print(explain_import_error(error), file=sys.stderr)
     sys.exit(2)
-finally:
-    if quiet:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Parser(argparse.ArgumentParser):
@@ -55,15 +51,16 @@ def start(main):
     sys.exit(main())
 
 
-def run(work, *, interrupted="stopped by Ctrl-C"):
-    """Call work(), print a sentence for an error, and return the exit status: what work() returned, or 0 for None.
+def run(work, *, interrupted="stopped before the end"):
+    """Call work(signals), print a sentence for an error, and return the exit status: what work returned, 0 for None.
 
-    2: bad input, or standard output cannot be written. 1: training failed. 130: Ctrl-C; `interrupted` is the sentence.
-    A signal handler may raise KeyboardInterrupt(number) for another signal: 128 + number.
+    2: bad input, or standard output cannot be written. 1: training failed. 128 + number: a signal, 130 for Ctrl-C;
+    `interrupted` is the sentence. `signals` is an active processes.Signals.
     """
     try:
-        status = work() or 0
-        sys.stdout.flush()
+        with processes.Signals() as signals:
+            status = work(signals) or 0
+            sys.stdout.flush()
         return status
     except SystemExit as end:  # argparse has printed the sentence
         return end.code

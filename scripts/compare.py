@@ -1,11 +1,12 @@
 """Compare update rules on one model: python scripts/compare.py --rules sgd:lr=0.1 adagrad:lr=0.9,eps=1e-7"""
 
+import cli  # isort: skip
+
 import dataclasses
 import json
 import sys
 from pathlib import Path
 
-import cli
 import numpy as np
 
 import tinymnist as tm
@@ -66,8 +67,8 @@ def compare(args):
     seeds = "seed 0" if args.seeds == 1 else f"seeds 0 to {args.seeds - 1}"
     print(f"model {args.model}, epochs {args.epochs}, {seeds}\n{data.source}", flush=True)
     directory = Path(args.save) if args.save else new_run_directory(f"runs/compare-{args.model}")
-    with lock_directory(directory):
-        results = train_all(args, rules, data, arguments, settings, directory)
+    with lock_directory(directory) as check:
+        results = train_all(args, rules, data, arguments, settings, directory, check)
         if results:
             print_table(results)
             title = f"{args.model} on {Path(data.name).name}, {seeds}" + (": mean and range" if args.seeds > 1 else "")
@@ -78,7 +79,7 @@ def compare(args):
     return 0 if len(results) == len(rules) else 1
 
 
-def train_all(args, rules, data, arguments, settings, directory):
+def train_all(args, rules, data, arguments, settings, directory, check):
     """Train with every rule and seed, and write compare.json after each rule. Leaves out rules that diverge."""
     arguments = {**arguments, "image": (1, *data.train.images.shape[1:])}
     about = {"model": args.model, "data": data.source, "fingerprint": data.fingerprint, "arguments": vars(args)}
@@ -99,6 +100,7 @@ def train_all(args, rules, data, arguments, settings, directory):
                 continue
             published = recipes.published_accuracies(args.model, name, hyper, data) if as_published else []
             results.append({"label": str(rule), "rule": name, "hyper": hyper, "published": published, "runs": runs})
+            check()
             with replace_file(directory / "compare.json") as stream:
                 stream.write(json.dumps({**about, "results": results}, indent=1).encode())
     return results
@@ -125,8 +127,8 @@ def format_mean(values):
 
 
 def main(argv=None):
-    interrupted = "stopped by Ctrl-C; compare.json has the rules that were finished"
-    return cli.run(lambda: compare(make_parser().parse_args(argv)), interrupted=interrupted)
+    interrupted = "stopped; compare.json has the rules that were finished"
+    return cli.run(lambda _: compare(make_parser().parse_args(argv)), interrupted=interrupted)
 
 
 if __name__ == "__main__":

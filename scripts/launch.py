@@ -4,8 +4,9 @@ The processes are a scheduler, servers and workers on this machine. If one of th
 is started, but the commands to start on several machines are printed. The words after -- go to scripts/train.py.
 """
 
+from processes import start_child  # isort: skip  (first, as it lets Ctrl-C end the imports)
+
 import argparse
-import ctypes
 import importlib.util
 import itertools
 import math
@@ -13,7 +14,6 @@ import os
 import shlex
 import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -28,7 +28,7 @@ def make_parser():
     p = argparse.ArgumentParser(description=description, epilog=details)
     p.add_argument("--workers", type=int, metavar="N", help="how many train; default: 2, with --print one per machine")
     p.add_argument("--servers", type=int, metavar="N", help="how many add gradients; default: 1, or one per machine")
-    p.add_argument("--timeout", type=float, default=60, metavar="S", help="end after S seconds of silence; default: 60")
+    p.add_argument("--timeout", type=float, default=60, metavar="S", help="seconds to end after a death; default: 60")
     p.add_argument("--port", type=int, metavar="P", help="of the scheduler; default: a free one, with --print 9091")
     p.add_argument("--pin", action="store_true", help="bind each worker to one core, to different ones if possible")
     p.add_argument("--print", nargs="+", metavar="ADDRESS", dest="hosts", help="print the commands for these machines")
@@ -82,12 +82,6 @@ def print_commands(options):
         print(f"# {name} on {address}\n{settings} python {shlex.join([os.path.relpath(script), *rest])}")
 
 
-def end_with_parent():
-    """Let Linux kill this process when launch.py is killed. Without this, it would go on training."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
-
-
 class Processes:
     """The processes of one training on this machine."""
 
@@ -101,10 +95,8 @@ class Processes:
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count())
         threads, core = {"OMP_NUM_THREADS": str(max(1, len(cores) // options.workers))}, itertools.cycle(cores)
         for name, _, variables, command in plan(options, [LOOPBACK], port):
-            # In a session of its own, so that Ctrl-C reaches only this process, which tells the workers.
-            environment = {**threads, **os.environ, **variables}
-            how = {"env": environment, "start_new_session": True, "preexec_fn": end_with_parent}
-            process = subprocess.Popen([sys.executable, *command], **how)
+            # Ctrl-C reaches only this process, which tells the workers.
+            process = start_child([sys.executable, *command], env={**threads, **os.environ, **variables})
             self.running[name] = process
             if options.pin and name.startswith("worker"):
                 os.sched_setaffinity(process.pid, [next(core)])
@@ -117,9 +109,9 @@ class Processes:
         self.stopping = True
 
     def wait(self):
-        """Wait until all have ended, or one has failed. Returns 0, or the exit status of the first failure."""
+        """Wait until all workers have ended, or one process has failed. Returns 0, or the first failure's status."""
         status = 0
-        while self.running:
+        while any(name.startswith("worker") for name in self.running):
             time.sleep(0.1)
             for name, process in list(self.running.items()):
                 code = process.poll()
@@ -158,7 +150,7 @@ def main(argv=None):
             os.environ.pop("DMLC_ROLE", None)  # with it, MXNet would serve during its import
             import cli  # ends this process with a sentence if something is missing
 
-            return cli.run(lambda: cli.machines.serve(options.role, options.timeout))
+            return cli.run(lambda _: cli.machines.serve(options.role, options.timeout))
         processes.start(options)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, processes.stop)

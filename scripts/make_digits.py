@@ -33,7 +33,7 @@ def main(argv=None):
     parser = cli.Parser(description=__doc__.splitlines()[0])
     default = cli.ROOT / "tinymnist" / "datasets" / "digits"
     parser.add_argument("directory", nargs="?", type=Path, default=default, help="default: tinymnist/datasets/digits")
-    return cli.run(lambda: make_digits(parser.parse_args(argv).directory))
+    return cli.run(lambda _: make_digits(parser.parse_args(argv).directory))
 
 
 if __name__ == "__main__":

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 import csv
 import io
+=======
+import cli  # isort: skip
+
+>>>>>>> 97a7bcb077b1bbecc4d8f7aab2ccb338d9310c07
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import cli
 import numpy as np
 
 import tinymnist as tm
@@ -200,7 +204,7 @@ def predict(args):
 
 
 def main(argv=None):
-    return cli.run(lambda: predict(make_parser().parse_args(argv)))
+    return cli.run(lambda _: predict(make_parser().parse_args(argv)))
 
 
 if __name__ == "__main__":

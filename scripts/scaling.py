@@ -5,17 +5,18 @@ of a step with two workers, which is measured too, and how many machines make tr
 time and memory for data 1, 10 and 100 times as large as MNIST.
 """
 
+import cli  # isort: skip
+
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-import cli
 import numpy as np
+from processes import kill_at_end, start_child
 
 import tinymnist as tm
 from tinymnist.backend import mx, nd
@@ -86,11 +87,12 @@ def run_child(function, *arguments, workers=None, pin=False):
     launch = ["scripts/launch.py", "--workers", str(workers), "--pin", "--script", __file__, "--"]
     with tempfile.TemporaryDirectory() as folder:
         words = ["--child", folder, function.__name__, json.dumps(arguments)]
-        process = subprocess.Popen([sys.executable, *(launch if workers else [__file__]), *words], cwd=cli.ROOT)
-        if pin:
-            os.sched_setaffinity(process.pid, [max(os.sched_getaffinity(0))])
-        if process.wait():
-            raise SystemExit(process.returncode)
+        command = [sys.executable, *(launch if workers else [__file__]), *words]
+        with kill_at_end(start_child(command, cwd=cli.ROOT)) as process:
+            if pin:
+                os.sched_setaffinity(process.pid, [max(os.sched_getaffinity(0))])
+            if process.wait():
+                raise SystemExit(process.returncode)
         results = [json.loads(path.read_text()) for path in Path(folder).iterdir()]
     return results if workers else results[0]
 
@@ -207,7 +209,7 @@ def measure(argv):
 
 
 def main(argv=None):
-    return cli.run(lambda: measure(argv))
+    return cli.run(lambda _: measure(argv))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """Train a digit classifier: python scripts/train.py --model lenet --opt adagrad"""
 
+import cli  # isort: skip
+
 import argparse
 import dataclasses
 import os
 import signal
 import sys
 from pathlib import Path
-
-import cli
 
 import tinymnist as tm
 from tinymnist.experiments import figures, recipes
@@ -47,7 +47,7 @@ def make_parser():
     add("--seed", **WHOLE, help="seed of the weights, the order of the images and dropout; default: 0")
     add("--device", metavar="LIST", help="cpu, gpu, gpu:1, a list such as cpu:0,cpu:1, or auto; default: cpu")
     add("--kvstore", choices=("local", "dist_sync"), help="dist_sync: with the workers of launch.py; default: local")
-    add("--timeout", type=float, metavar="S", help="dist_sync: stop after S seconds of silence; default: 60")
+    add("--timeout", type=float, metavar="S", help="dist_sync: end within S seconds if a process dies; default: 60")
     switch = {"action": argparse.BooleanOptionalAction}
     add("--compile", **switch, help="replay training steps as static graphs; default: yes")
 
@@ -72,33 +72,6 @@ def make_parser():
         rates = {rule: default_hyper(model, rule).get("lr") for rule in tm.optim.RULES}
         p.epilog += f"  {model:12} " + "  ".join(f"{rule} {lr:g}" for rule, lr in rates.items() if lr) + "\n"
     return p
-
-
-class Signals:
-    """Ctrl-C, SIGTERM and SIGHUP stop a run where it can be resumed, or end the process. A second signal kills it.
-
-    `number` is that of the signal, None if there was none.
-    """
-
-    run = number = None
-
-    def __enter__(self):
-        known = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        numbers = [number for number in known if signal.getsignal(number) != signal.SIG_IGN]
-        self.before = {number: signal.signal(number, self.handle) for number in numbers}
-        return self
-
-    def __exit__(self, *_):
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def handle(self, number, frame):
-        for each in self.before:
-            signal.signal(each, signal.SIG_DFL)
-        self.number = number
-        if self.run is None:
-            raise KeyboardInterrupt(number)
-        self.run.stop = True
 
 
 def get_given(args, names):
@@ -196,19 +169,17 @@ def train(args, signals):
             epochs, then = run.position.epoch + then, 0
             run = tm.resume(directory, run.data, epochs=epochs, kvstore=run.settings.kvstore)
             complete = train_run(run, directory, args, progress, signals)
-    if not complete:
+    if not complete and (then or run.position.epoch < run.settings.epochs):
         report_stop(run, directory, then)
-        return 128 + (signals.number or signal.SIGTERM)
-    if run.history and run.exchange.rank == 0:
-        report(run, directory, untrained, args.show)
-    return 0
+    elif run.history and run.exchange.rank == 0:
+        report(run, directory, untrained, args.show and complete)
+    return 0 if complete else 128 + (signals.number or signal.SIGTERM)
 
 
 def main(argv=None):
-    def work():
-        with Signals() as signals:
-            args = make_parser().parse_args(argv)
-            return list_recipes() if args.list_recipes else train(args, signals)
+    def work(signals):
+        args = make_parser().parse_args(argv)
+        return list_recipes() if args.list_recipes else train(args, signals)
 
     return cli.run(work, interrupted="stopped while nothing was being trained")
 

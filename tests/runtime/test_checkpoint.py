@@ -423,6 +423,100 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(data, directory)
     assert names(directory) == sorted(["epoch-0000", "epoch-0000.1", "history.json", *mine])
 
 
+def move(path):
+    path.rename(path.with_name("moved"))
+
+
+def retarget(path):
+    path.unlink()
+    path.symlink_to(path.parent / "elsewhere")
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("harm", [move, shutil.rmtree, retarget, Path.unlink])
+def test_a_run_never_saves_into_a_directory_that_it_has_not_locked(harm, inside, data, directory, monkeypatch):
+    """Its own is moved, removed or replaced during the run, and another run may save at the old path by then."""
+    (directory.parent / "elsewhere").mkdir()
+    if harm in (retarget, Path.unlink):
+        (directory.parent / "real").mkdir()
+        directory.symlink_to(directory.parent / "real")
+    others = []
+
+    def on_batch(run, examples):
+        if run.position.batch == 5:
+            harm(directory)
+            if harm is move:
+                others.append(save_epochs(data, directory))
+
+    if inside:  # the path is relative
+        monkeypatch.chdir(directory.parent)
+    with pytest.raises(tm.DataError, match="run: was moved, removed or replaced during the run; nothing more is saved"):
+        make_run(data, epochs=1).train(save="run" if inside else directory, on_batch=on_batch)
+    assert names(directory.parent / "elsewhere") == []
+    for other in others:
+        assert names(directory) == ["epoch-0001", "epoch-0002", "history.json"]
+        assert bits(tm.resume(directory, data)) == bits(other)
+
+
+def test_a_run_whose_working_directory_is_removed_ends_with_a_sentence(data, directory, monkeypatch):
+    directory.mkdir()
+    monkeypatch.chdir(directory)
+    with pytest.raises(tm.DataError, match="was moved, removed or replaced"):
+        make_run(data, epochs=1).train(save="run", on_batch=lambda run, _: shutil.rmtree(directory, ignore_errors=True))
+
+
+def test_a_directory_replaced_while_a_checkpoint_is_written_is_not_cleaned(data, directory, monkeypatch):
+    """The check before old checkpoints are removed sees it."""
+    run, sync = save_epochs(data, directory), checkpoint.sync
+
+    def replace(path):
+        sync(path)
+        if path == directory:  # the last step of writing
+            monkeypatch.setattr(checkpoint, "sync", sync)
+            move(directory)
+            save_epochs(data, directory)
+
+    monkeypatch.setattr(checkpoint, "sync", replace)
+    with pytest.raises(tm.DataError, match="was moved, removed or replaced"):
+        run.save(directory)
+    assert names(directory) == ["epoch-0001", "epoch-0002", "history.json"]
+
+
+@pytest.mark.parametrize("name", [".epoch-0007.part", "epoch-0000.1"])
+def test_a_link_to_a_directory_is_removed_and_not_what_it_leads_to(name, data, directory, tmp_path):
+    run, target = make_run(data), tmp_path / "target"
+    run.save(directory)
+    shutil.copytree(directory / "epoch-0000", target)
+    (directory / name).symlink_to(target)
+    for _ in range(2):
+        run.save(directory)
+    assert len(names(directory)) == 3 and not any(path.is_symlink() for path in directory.iterdir())
+    assert names(target) == FILES
+
+
+def test_nothing_is_written_through_a_link(data, directory, tmp_path):
+    (tmp_path / "target").mkdir()
+
+    def on_batch(run, examples):
+        if run.position.batch == 5:
+            (directory / ".epoch-0001.part").symlink_to(tmp_path / "target")
+
+    with pytest.raises(tm.DataError, match="no checkpoint can be written: File exists"):
+        make_run(data).train(save=directory, on_batch=on_batch)
+    assert names(tmp_path / "target") == [] and names(directory) == ["epoch-0000", "history.json"]
+
+
+def test_other_files_in_the_directory_of_a_new_run_are_named_and_stay(data, directory, capsys):
+    directory.mkdir()
+    mine = [f"{i}.txt" for i in range(5)]
+    for name in mine:
+        (directory / name).touch()
+    run = make_run(data, epochs=1).train(save=directory)
+    assert capsys.readouterr().err == f"{directory}: holds other files, which stay: 0.txt, 1.txt, 2.txt and 2 more\n"
+    run.save(directory)
+    assert capsys.readouterr().err == "" and set(mine) < set(names(directory))
+
+
 WRITER = """
 import sys
 from runs import digits, make_run

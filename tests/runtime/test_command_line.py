@@ -42,8 +42,8 @@ QUICK = "--data digits --limit 200 --epochs 2"
         (tm.Diverged("the loss is nan"), 1, "the loss is nan"),
         (MemoryError(), 1, "out of memory"),
         (mx.MXNetError("Traceback:\n  line\nMXNetError: Memory allocation failed\n"), 1, "Memory allocation failed"),
-        (KeyboardInterrupt(), 130, "stopped by Ctrl-C"),
-        (KeyboardInterrupt(signal.SIGTERM), 143, "stopped by Ctrl-C"),
+        (KeyboardInterrupt(), 130, "stopped before the end"),
+        (KeyboardInterrupt(signal.SIGTERM), 143, "stopped before the end"),
     ],
     ids=repr,
 )
@@ -153,12 +153,53 @@ def test_a_python_without_the_packages_says_what_to_type():
     assert err.endswith(".venv/bin/python scripts/train.py --opt adagrad\n")
 
 
-def test_ctrl_c_during_the_import_prints_no_traceback():
-    run = start("--data digits")
-    time.sleep(0.5)
+@pytest.mark.parametrize("seconds", [0.3, 0.8, 1.6])
+@pytest.mark.parametrize("name", ["train", "compare", "predict", "bench", "scaling", "launch"])
+def test_ctrl_c_during_the_start_prints_no_traceback(name, seconds):
+    run = start(*(["nowhere"] if name == "predict" else []), python=[ROOT / "scripts" / f"{name}.py"])
+    time.sleep(seconds)
     run.send_signal(signal.SIGINT)
-    status, out, err = finish(run)
-    assert status in (-signal.SIGINT, 130) and out == "" and "Traceback" not in err
+    status, _, err = finish(run)
+    assert status in (-signal.SIGINT, 130, 143, 2) and "Traceback" not in err, err
+
+
+def find_family(mark):
+    """The processes that have this text in their environment"""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if mark in path.read_text(errors="replace") and (path.parent / "cmdline").read_text():  # else a zombie
+                found.append(path)
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "words, children",
+    [
+        (("bench.py", "--data", DIGITS, "--only mlp --threads 1 --seconds 3 --torch-python true"), 3),
+        (("scaling.py", "--models lenet --steps 10000"), 1),
+        (("launch.py", "--", "--data digits --epochs 10000"), 4),
+    ],
+)
+def test_no_process_is_left_after_a_signal(words, children, number, tmp_path):
+    """The children may be busy for minutes."""
+    script, *words = words
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "FAMILY": f"{tmp_path}-family"}
+    run = start(*words, python=[ROOT / "scripts" / script], env=environment)
+    end = time.monotonic() + 60
+    while len(find_family(environment["FAMILY"])) < 1 + children:
+        assert time.monotonic() < end and run.poll() is None
+        time.sleep(0.05)
+    time.sleep(1)
+    run.send_signal(number)
+    status, _, err = finish(run)
+    assert status in (-number, 128 + number, 143) and "Traceback" not in err, err
+    end = time.monotonic() + 5
+    while find_family(environment["FAMILY"]):
+        assert time.monotonic() < end, "a process was left"
+        time.sleep(0.05)
+    assert number == signal.SIGKILL or not list(tmp_path.glob("tmp*"))  # temporary files
 
 
 @pytest.mark.parametrize("closed", [1, 2])
@@ -345,7 +386,6 @@ def send_signal(monkeypatch, owner, name, number, times=1):
         (tm.runtime.run, "evaluate_shares", 1, "after 1 epoch"),
         (checkpoint, "save_checkpoint", 2, "after 1 epoch"),
         (tm.Run, "train_epoch", 2, "after 1 epoch"),
-        (tm.Run, "finish_epoch", 2, "after 2 epochs"),  # it was about to end
     ],
 )
 def test_a_stopped_run_resumes_as_if_it_had_not_stopped(owner, name, times, where, number, monkeypatch, capsys):
@@ -374,6 +414,15 @@ def test_a_signal_before_or_after_the_training_ends_the_process(owner, name, epo
     assert train(QUICK, "--save run") == 128 + number
     assert capsys.readouterr().err == "stopped while nothing was being trained\n"
     assert [path.name for path in Path().glob("run/epoch-*2")] == ["epoch-0002"] * (epochs == 2)
+
+
+@NUMBERS
+def test_a_run_that_is_stopped_at_its_end_is_reported_as_complete(number, monkeypatch, capsys):
+    """There is nothing to continue. The status tells a shell that Ctrl-C was pressed."""
+    send_signal(monkeypatch, tm.Run, "finish_epoch", number, 2)
+    assert train(QUICK, "--save run") == 128 + number
+    out, err = capsys.readouterr()
+    assert re.match("test accuracy .* after 2 epochs; saved in run ", out.splitlines()[-1]) and err == ""
 
 
 def test_a_stopped_recipe_of_two_parts_continues_to_the_end_of_both(monkeypatch, capsys):

@@ -245,6 +245,17 @@ def test_an_offline_user_gets_digits_within_five_seconds(cache):
     assert "Using the embedded digits, which are not MNIST." in err and not any(cache.rglob("*"))
 
 
+@pytest.mark.parametrize("address", ["http://[::bad", "http://", "foo bar", "http://host:port", "ftp://host"])
+def test_the_address_of_a_proxy_that_is_wrong_is_named(address, cache, monkeypatch):
+    for name in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, address)
+    monkeypatch.setitem(download.MIRRORS, "mnist", ["https://192.0.2.1/"])  # for documentation: nobody is there
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(DataError, match="https_proxy or all_proxy is not the address of a proxy that can be used"):
+        load("mnist")
+
+
 def test_a_cache_that_cannot_be_written_is_one_sentence(cache, mirror):
     cache.parents[1].write_text("a file where the directory should be")
     with pytest.raises(DataError, match=f"{cache}: cannot be written: Not a directory"):

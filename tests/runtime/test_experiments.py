@@ -188,3 +188,16 @@ def test_finished_rules_are_kept_after_ctrl_c(capsys, monkeypatch):
     assert compare(COMPARE, "--rules sgd adagrad") == 130
     assert capsys.readouterr().err == "stopped by Ctrl-C; compare.json has the rules that were finished\n"
     assert [result["rule"] for result in read_results()] == ["sgd"]
+
+
+def test_only_a_run_with_held_out_images_is_resumed_with_some(tmp_path):
+    """Other data may have more images than those that the run began with."""
+    digits = tm.load("digits")
+    small = digits._replace(train=tm.Split(*(array[:300] for array in digits.train)))
+    rule = tm.Optimizer("sgd", lr=0.1)
+    tm.fit(tm.softmax_regression(), rule, small, epochs=1, save=tmp_path / "small")
+    with pytest.raises(tm.DataError) as caught:
+        recipes.resume_run(tmp_path / "small", "digits")
+    assert "instead of" not in str(caught.value)
+    tm.fit(tm.softmax_regression(), rule, recipes.hold_out(digits, 200), epochs=1, save=tmp_path / "held")
+    assert len(recipes.resume_run(tmp_path / "held", "digits").data.test.labels) == 200

@@ -176,6 +176,18 @@ def test_dist_sync_needs_an_address(monkeypatch):
             tm.fit(tm.mlp(), tm.Optimizer("sgd", lr=0.1), digits(20, 20), kvstore="dist_sync")
 
 
+def test_a_scheduler_whose_port_is_in_use_is_one_sentence(monkeypatch):
+    with socket.socket() as used:
+        used.bind(("127.0.0.1", 0))
+        used.listen()
+        port = str(used.getsockname()[1])
+        for name, value in zip(machines.ADDRESS, ("127.0.0.1", port, "1", "1")):
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("DMLC_ROLE", "worker")
+        status, out, err = finish(start("--role scheduler", python=[LAUNCH.__file__]))
+    assert (status, out, err.count("\n")) == (2, "", 1) and err.startswith(f"port {port} cannot be used: ")
+
+
 def test_settings_of_machines_are_checked():
     for timeout in (9, float("inf"), float("nan")):
         with pytest.raises(ValueError, match=f"timeout must be 10 seconds or more, and finite, not {timeout}"):

@@ -3,7 +3,6 @@
 pooch downloads a file under a temporary name. The file gets its real name only if its SHA-256 is the published one.
 """
 
-import contextlib
 import hashlib
 import importlib.util
 import os
@@ -83,15 +82,22 @@ def download(name, files, directory):
 
 
 def find_answering_mirrors(mirrors, file):
-    """The mirrors that answer within PATIENCE seconds. Daemon threads ask them, because a name lookup can hang."""
+    """The mirrors that answer within PATIENCE seconds. Daemon threads ask them, because a name lookup can hang.
+
+    Raises DataError if the address of the proxy is wrong.
+    """
     import requests
 
-    answered = set()
+    answered, faults = set(), []
 
     def ask(mirror):
-        with contextlib.suppress(OSError, ValueError):
+        try:
             requests.head(mirror + file, timeout=PATIENCE, allow_redirects=False)
             answered.add(mirror)
+        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:  # that of the proxy
+            faults.append(error)
+        except (OSError, ValueError):
+            pass
 
     threads = [threading.Thread(target=ask, args=(mirror,), daemon=True) for mirror in mirrors]
     end = time.monotonic() + PATIENCE
@@ -99,6 +105,8 @@ def find_answering_mirrors(mirrors, file):
         thread.start()
     for thread in threads:
         thread.join(max(0, end - time.monotonic()))
+    if faults and not answered:
+        raise DataError("https_proxy or all_proxy is not the address of a proxy that can be used; correct or unset it")
     return [mirror for mirror in mirrors if mirror in answered]
 
 

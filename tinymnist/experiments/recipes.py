@@ -43,6 +43,7 @@ FIVE_RULES = {
     "adadelta": [(88.63, 88.67), (89.66, 89.48), (89.62, 89.60), (91.19, 90.62), (89.68, 89.34)],
 }
 MNIST = "2e8bca69"  # the fingerprint of MNIST
+HELD_OUT = "; instead of the test images, the last "  # part of the source of data with held-out images
 
 
 class Recipe(NamedTuple):
@@ -158,7 +159,7 @@ def hold_out(data, n):
     if not 0 < n < len(data.train.labels):
         raise ValueError(f"of {len(data.train.labels):,} training images 1 to all but one can be held out, not {n:,}")
     train, test = (Split(*(array[part] for array in data.train)) for part in (slice(-n), slice(-n, None)))
-    return Data(train, test, data.name, f"{data.source}; instead of the test images, the last {n:,} training images")
+    return Data(train, test, data.name, f"{data.source}{HELD_OUT}{n:,} training images")
 
 
 def check_options(kind, name, options, table):
@@ -207,6 +208,6 @@ def resume_run(directory, where=None, *, held_out=None, **changes):
     """The Run saved in `directory`, by default on the same data, with the same images held out."""
     state = checkpoint.newest(directory)[0]
     data = load(where or state["where"])
-    if held_out is None:
-        held_out = max(0, len(data.train.labels) - state["examples"]) or None
+    if held_out is None and HELD_OUT in state["source"]:
+        held_out = len(data.train.labels) - state["examples"]
     return resume(directory, data if held_out is None else hold_out(data, held_out), **changes)

@@ -46,22 +46,30 @@ MODELS = {make.__name__: make for make in models.MODELS.values()}
 
 @contextlib.contextmanager
 def lock_run_directory(directory, run_id):
-    """Make `directory` and keep other runs from saving into it. Raises DataError if one does so, or has done so."""
-    with lock_directory(directory):
+    """Make `directory` and keep other runs from saving into it. Raises DataError if one does so, or has done so.
+
+    Yields the check of lock_directory.
+    """
+    with lock_directory(directory) as check:
         paths = list_checkpoints(directory)
         if paths and run_id not in [state["id"] for state in map(read_state, paths) if state]:
             raise DataError(f"{directory}: holds another run; resume that one, or save into another directory")
         for pattern in (".epoch-*.part", "history.json.*.part", "curves.png.*.part"):
             for leftover in Path(directory).glob(pattern):  # its process was killed: a living one would hold the lock
                 discard(leftover)
-        yield
+        found = sorted(set(os.listdir(directory)) - {"history.json", "curves.png"})
+        if found and not paths:
+            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+            print(f"{directory}: holds other files, which stay: {', '.join(found[:3])}{more}", file=sys.stderr)
+        yield check
 
 
-def save_checkpoint(directory, run):
+def save_checkpoint(directory, run, check):
     """Write a checkpoint and the history of a run into a locked directory, and return the checkpoint's path.
 
-    Raises DataError if that fails.
+    `check` is that of lock_directory. Raises DataError if saving fails.
     """
+    check()
     directory, position = Path(directory), run.position
     name = f"epoch-{position.epoch:04d}" + (f"-batch-{position.batch:05d}" if position.batch else "")
     points = map(parse_name, list_checkpoints(directory))
@@ -69,7 +77,7 @@ def save_checkpoint(directory, run):
     name += f".{max(again)}" if again else ""
     final, part = directory / name, directory / f".{name}.part"
     try:
-        part.mkdir(exist_ok=True)
+        part.mkdir()
         states = {str(i): vector for i, vector in enumerate(run.optimizer.state)}
         files = {"model.params": run.model.parameters, "optimizer.params": states}
         digests = {file: write_arrays(part / file, arrays) for file, arrays in files.items() if arrays}
@@ -86,6 +94,7 @@ def save_checkpoint(directory, run):
         raise DataError(f"{directory}: no checkpoint can be written: {reason}; earlier ones are unchanged") from error
     finally:
         discard(part)
+    check()
     others = [path for path in list_checkpoints(directory) if path != final]
     spare = next(filter(read_state, others), None)  # stays, as the new one may be damaged later
     for path in others:

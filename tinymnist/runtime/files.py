@@ -19,8 +19,16 @@ from tinymnist.idx import DataError
 def lock_directory(directory: str | os.PathLike):
     """Make `directory` and lock it against all other callers, until the block or the process ends.
 
-    Raises DataError if no file can be written there, or it is locked already.
+    Yields a function, to be called before each write: it raises DataError if the path leads elsewhere by now. Raises
+    DataError if no file can be written there, or it is locked already.
     """
+
+    def check():
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(directory), os.fstat(handle)):
+                return
+        raise DataError(f"{directory}: was moved, removed or replaced during the run; nothing more is saved")
+
     try:
         Path(directory).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):  # finds out now whether files can be written
@@ -34,7 +42,7 @@ def lock_directory(directory: str | os.PathLike):
             raise DataError(f"{directory}: another run is being saved there at this moment") from error
         except OSError:  # the file system has no locks
             pass
-        yield
+        yield check
     finally:
         os.close(handle)
 
@@ -65,8 +73,8 @@ def sync(path: str | os.PathLike):
 
 
 def discard(path: Path):
-    """Remove a file or a directory, if possible. A directory is renamed first, so that nobody finds half of it."""
+    """Remove a file, a directory or a link, if possible. It is renamed first, so that nobody finds half of it."""
     with contextlib.suppress(OSError):
         if not path.name.endswith(".part"):
             path = path.rename(path.with_name(f".{path.name}.part"))
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        path.unlink() if path.is_symlink() or not path.is_dir() else shutil.rmtree(path)

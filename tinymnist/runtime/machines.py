@@ -8,6 +8,7 @@ import atexit
 import ctypes
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -117,6 +118,13 @@ def set_environment(role):
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     os.environ["DMLC_ROLE"] = role
+    if role == "scheduler":
+        with socket.socket() as test:
+            test.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as ps-lite does
+            try:
+                test.bind(("", int(os.environ["DMLC_PS_ROOT_PORT"])))
+            except (OSError, OverflowError) as error:
+                raise ValueError(f"port {os.environ['DMLC_PS_ROOT_PORT']} cannot be used: {error}") from error
 
 
 def abort(status):

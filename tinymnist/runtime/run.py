@@ -45,7 +45,8 @@ class Run:
         self.stop = False  # set it to end the run at the next batch from which it can be resumed
         self.stop_agreed = False  # set by LossReader for all workers when one has `stop` set
         self.id = os.urandom(8).hex()  # tells this run's checkpoints from those of others
-        self.locked = None  # the directory that is locked while the run trains
+        self.locked = ()  # two names of the directory that is locked while the run trains: as given, and without links
+        self.check = None  # of lock_directory
         contexts = devices.find_devices(settings.device)
         if model.weights is None:
             model.initialize(settings.seed, contexts[0])
@@ -87,21 +88,24 @@ class Run:
         """
         if self.exchange.rank > 0:
             return None
-        with self.lock(directory):
-            return checkpoint.save_checkpoint(directory, self)
+        with self.lock(directory) as check:
+            return checkpoint.save_checkpoint(directory, self, check)
 
     @contextlib.contextmanager
     def lock(self, directory):
-        """Keep all other runs from saving into `directory`; nothing if it is None or locked by this run already."""
-        if directory is None or self.exchange.rank > 0 or self.locked == os.path.realpath(directory):
-            yield
-            return
-        with checkpoint.lock_run_directory(directory, self.id):
-            self.locked = os.path.realpath(directory)
-            try:
-                yield
-            finally:
-                self.locked = None
+        """Keep other runs from saving into `directory`, unless it is None. Yields the check of lock_directory."""
+        if directory is None or self.exchange.rank > 0:
+            yield None
+        elif os.fspath(directory) in self.locked or (self.locked and os.path.realpath(directory) in self.locked):
+            yield self.check
+        else:
+            with checkpoint.lock_run_directory(directory, self.id) as check:
+                before = self.locked, self.check
+                self.locked, self.check = (os.fspath(directory), os.path.realpath(directory)), check
+                try:
+                    yield check
+                finally:
+                    self.locked, self.check = before
 
     @functools.cached_property
     def fingerprint(self):
