@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-import csv
-import io
-=======
 import cli  # isort: skip
 
->>>>>>> 97a7bcb077b1bbecc4d8f7aab2ccb338d9310c07
+import csv
+import io
 import sys
 from pathlib import Path
 from typing import NamedTuple

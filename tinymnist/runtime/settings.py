@@ -20,13 +20,8 @@ class Settings:
     epochs: int = 10
     batch_size: int = 100
     device: str = "cpu"
-<<<<<<< HEAD
     kvstore: str = "local"  # MXNet's name for how gradients are summed; "dist_sync": over machines, see machines.py
-    timeout: float = 60  # seconds without a sign of life after which "dist_sync" counts another process as dead
-=======
-    kvstore: str = "local"  # or "dist_sync": every batch is divided among several machines, see machines.py
     timeout: float = 60  # "dist_sync": all processes end within so many seconds after one has died
->>>>>>> 97a7bcb077b1bbecc4d8f7aab2ccb338d9310c07
     seed: int = 0
     limit: int | None = None  # train on the first `limit` images only
     normalize: bool = False  # shift and scale pixels to mean 0 and standard deviation 1 over the training set
