@@ -135,6 +135,15 @@ def list_recipes():
         print(f"{name:17} {recipe.title}\n{'':17} published: {recipe.published}")
 
 
+def explain_chance(run):
+    """Print likely causes on stderr if the test accuracy is not even twice that of guessing."""
+    accuracy, chance = run.history[-1].test_accuracy, 1 / run.model.classes
+    if accuracy < 2 * chance:
+        found = f"the test accuracy {accuracy:.2f} is near that of guessing, {chance:.2f}"
+        causes = "a learning rate far too large or too small, weights that are all zero or too large, wrong labels"
+        print(f"{found}; likely causes: {causes} (docs/MISTAKES.md)", file=sys.stderr)
+
+
 def report(run, directory, untrained, show):
     """Draw the curves next to the checkpoint, and print the last line."""
     last = run.history[-1]
@@ -147,6 +156,7 @@ def report(run, directory, untrained, show):
         print(f"the curves cannot be drawn: {error}", file=sys.stderr)
     accuracy, after = f"test accuracy {last.test_accuracy:.4f}", f"after {count_epochs(last.epoch)}"
     print(f"{accuracy} {after}; saved in {directory}{mention}")
+    explain_chance(run)
     if show and mention:
         figures.open_figure(picture)
 
