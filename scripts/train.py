@@ -136,9 +136,10 @@ def list_recipes():
 
 
 def explain_chance(run):
-    """Print likely causes on stderr if the test accuracy is not even twice that of guessing."""
-    accuracy, chance = run.history[-1].test_accuracy, 1 / run.model.classes
-    if accuracy < 2 * chance:
+    """Print likely causes on stderr if, after at least 20 steps, the test accuracy is below twice that of guessing."""
+    last, chance = run.history[-1], 1 / run.model.classes
+    steps, accuracy = last.epoch * len(run.train_split.labels) // run.settings.batch_size, last.test_accuracy
+    if steps >= 20 and accuracy < 2 * chance:
         found = f"the test accuracy {accuracy:.2f} is near that of guessing, {chance:.2f}"
         causes = "a learning rate far too large or too small, weights that are all zero or too large, wrong labels"
         print(f"{found}; likely causes: {causes} (docs/MISTAKES.md)", file=sys.stderr)

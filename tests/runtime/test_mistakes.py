@@ -74,7 +74,7 @@ def test_a_failed_training_names_likely_causes(number, monkeypatch, capsys):
     words, initialize = FAILURES[number]
     if initialize:
         monkeypatch.setattr(tm.layers.Sequential, "initialize", initialize)
-    command("train")(words, "--data digits --epochs 2 --limit 500 --quiet")
+    command("train")(words, "--data digits --epochs 2 --quiet")
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and ("likely causes: a learning rate" in error or "try a smaller one" in error), error
 
