@@ -108,6 +108,16 @@ def list_recipes():
         print(f"{name:17} {recipe.title}\n{'':17} published: {recipe.published}")
 
 
+def explain_chance(run):
+    """Print likely causes on stderr if, after at least 20 steps, the test accuracy is below twice that of guessing."""
+    last, chance = run.history[-1], 1 / run.model.classes
+    steps, accuracy = last.epoch * len(run.train_split.labels) // run.settings.batch_size, last.test_accuracy
+    if steps >= 20 and accuracy < 2 * chance:
+        found = f"the test accuracy {accuracy:.2f} is near that of guessing, {chance:.2f}"
+        causes = "a learning rate far too large or too small, weights that are all zero or too large, wrong labels"
+        print(f"{found}; likely causes: {causes} (docs/MISTAKES.md)", file=sys.stderr)
+
+
 def report(run, directory, untrained, show):
     """Draw the curves next to the checkpoint, and print the last line."""
     last = run.history[-1]
@@ -120,6 +130,7 @@ def report(run, directory, untrained, show):
         print(f"the curves cannot be drawn: {error}", file=sys.stderr)
     accuracy, after = f"test accuracy {last.test_accuracy:.4f}", f"after {count_epochs(last.epoch)}"
     print(f"{accuracy} {after}; saved in {directory}{mention}")
+    explain_chance(run)
     if show and mention:
         figures.open_figure(picture)
 
