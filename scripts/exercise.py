@@ -34,7 +34,7 @@ EXERCISES = {
         "autograd.is_training() says whether to drop. nd.random.uniform_like(x) draws u; u >= rate is 1 with the "
         "probability 1 − rate. Dividing by 1 − rate keeps the mean. For axes, draw for a slice and broadcast it."),
     "log_softmax": Exercise("loss", "log_softmax", LOSS, "(softmax and not cross) or overflows",
-        "e^z overflows for a logit of 1e4. Subtract the largest logit of each row first; shift_logits does it."),
+        "e^z overflows for a logit of 1e4. Subtract the largest logit of each row first; that leaves p as it is."),
     "cross_entropy": Exercise("loss", "softmax_cross_entropy", LOSS, "cross_entropy or minus or overflows or logarithm",
         "nd.pick(x, labels, keepdims=True) takes one number of each row. The result is a mean, of the shape (1,)."),
     "xavier": Exercise("init", "xavier", "test_init.py", "xavier",
@@ -148,7 +148,7 @@ def main(argv=None):
     add("--hint", action="store_true", help="print a hint")
     add("--solution", action="store_true", help="print the function as tinymnist has it")
 
-    def work():
+    def work(_):
         args = parser.parse_args(argv)
         if args.name is None:
             for name, (module, function, *_) in EXERCISES.items():

@@ -46,8 +46,8 @@ WRONG = [
     ("relu", "return nd.relu(x)", "return nd.abs(x)", "the result is wrong in"),
     (
         "log_softmax",
-        "return shifted - log_sum",
-        "return shifted - nd.stop_gradient(log_sum)",
+        "return shifted - nd.log(nd.exp(shifted).sum(axis=1, keepdims=True))",
+        "return shifted - nd.stop_gradient(nd.log(nd.exp(shifted).sum(axis=1, keepdims=True)))",
         "the gradient by logits is",
     ),
     ("xavier", "return uniform(shape, bound", "return uniform(shape, 2 * bound", "yours"),

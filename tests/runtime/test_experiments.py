@@ -186,7 +186,7 @@ def test_finished_rules_are_kept_after_ctrl_c(capsys, monkeypatch):
     measured = {"training": [50.0, 60.0], "test": [50.0, 60.0]}
     monkeypatch.setattr(script, "measure_accuracies", Mock(side_effect=[measured, KeyboardInterrupt]))
     assert compare(COMPARE, "--rules sgd adagrad") == 130
-    assert capsys.readouterr().err == "stopped by Ctrl-C; compare.json has the rules that were finished\n"
+    assert capsys.readouterr().err == "stopped; compare.json has the rules that were finished\n"
     assert [result["rule"] for result in read_results()] == ["sgd"]
 
 

@@ -25,7 +25,8 @@ def start(directory):
 def wait_for(process, status):
     """The last line that was printed, without the times."""
     out, err = process.communicate(timeout=300)
-    assert process.returncode in status and (err == "" or "has ended" in err), err
+    expected = err == "" or "has ended" in err or "near that of guessing" in err  # so short a run may well guess
+    assert process.returncode in status and expected, err
     return "".join(out.splitlines()[-1:]).split(" after ")[0]
 
 
