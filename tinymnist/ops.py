@@ -1,6 +1,7 @@
 """The operations of a network, as pure functions of arrays.
 
-Images are (N, C, H, W), as in Gluon. With layout="CHWN" they are (C, H, W, N), as inside a network: see windows.py.
+Images are (N, C, H, W), as in Gluon, MXNet's own layers. With layout="CHWN" they are (C, H, W, N), as inside a network:
+see windows.py.
 """
 
 import functools
@@ -134,7 +135,7 @@ def dropout(x, rate, *, axes=()):
     for axis in axes:
         like = nd.slice_axis(like, axis=axis, begin=0, end=1)  # only the shape matters
     mask = (nd.random.uniform_like(like) >= rate) * (1 / (1 - rate))
-    # The mask is enlarged before the product: otherwise MXNet would also compute a gradient for it.
+    # The mask gets the shape of x before the product: otherwise MXNet would also compute a gradient for it.
     return x * nd.stop_gradient(nd.broadcast_like(mask, x))
 
 

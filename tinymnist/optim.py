@@ -1,8 +1,8 @@
 """Update rules. Each changes the vector w of all parameters, by its gradient g and by state vectors that start at 0.
 
-The equations are those of MXNet's own rules: eps is inside the square root in adagrad and rmsprop (the papers and
-PyTorch add it outside), and the buffer m of momentum is already multiplied by lr. The loss is a mean over the batch,
-so no rule depends on the batch size.
+The equations are those of MXNet's own rules: eps, against a division by 0, is inside the square root in adagrad and
+rmsprop (the papers and PyTorch add it outside), and the buffer m of momentum is already multiplied by lr. The loss is a
+mean over the batch, so no rule depends on the batch size.
 """
 
 import math

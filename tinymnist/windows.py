@@ -1,5 +1,7 @@
 """Sliding windows over images: how many fit, padding, and the pixels that each window covers.
 
+A stride leads from one window to the next, a pad is added at each border, and dilate leads from pixel to pixel inside a
+window. In shapes, KH and KW are the size of the kernel (the window), OH and OW that of the result.
 Inside a network, images are (C, H, W, N) instead of (N, C, H, W). The N values of one pixel then lie side by side in
 memory, so that they are copied or compared as one block.
 """
@@ -85,7 +87,7 @@ def index_table(size, kernel, stride, pad, dilate, device):
         1 2 4 5    pixel (0, 1)
         3 4 6 7    pixel (1, 0)
         4 5 7 8    pixel (1, 1)
-        9 9 9 9    the number after all pixels, where conv2d puts a row of ones
+        9 9 9 9    the number after all pixels: a row of ones, for the bias
     In general, pixel (i, j) of window (p, q) is pixel (p · stride + i · dilate, q · stride + j · dilate) of the image.
     size is (C, H, W) without the padding. Returns (C · KH · KW + 1, OH, OW), int32, for OH × OW windows.
     """
@@ -100,7 +102,7 @@ def index_table(size, kernel, stride, pad, dilate, device):
 
 
 def slice_windows(x, axis, count, kernel, stride):
-    """The `count` windows along one axis, as `kernel` arrays: number i holds pixel i of every window.
+    """`kernel` arrays: number i holds pixel i of each of the `count` windows along one axis.
 
     With kernel 2 and stride 2, the pixels a b c d give [a c] and [b d]; their maximum is the line after pooling.
     """

@@ -1,4 +1,4 @@
-"""Losses and accuracies of many batches, which stay on the device until they are needed."""
+"""Losses and accuracies of many batches. They stay on the device, as reading one waits until it is computed."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ RESEED = 16  # batches after which a model with dropout gets a new seed; a run c
 class Step:
     """A model and its optimizer on one device. All devices divide each batch, and have the same weights after it.
 
-    share = (i, n): this device has part i of the n parts of every batch; i = 0, 1, …
+    share = (number, shares): this device has part 0, 1, … of so many parts of every batch.
     """
 
     def __init__(self, model, optimizer, split, batch_size, *, share=(0, 1), alter=None, compile=True):
