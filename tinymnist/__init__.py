@@ -6,8 +6,10 @@ import of MXNet) and checks (of arguments). The subpackages are for use rather t
 resumable, distributed training), datasets, experiments.
 
 MXNet's words that one must know:
-    nd                         arrays, much like numpy's; a slice is a view. ctx, a context: CPU or GPU.
-    nd.take(x, i), nd.pick     x[i]; one element of every row. nd.concat(…, dim=1): np.concatenate(…, axis=1).
+    nd                         arrays, much like numpy's; slices and reshapes are views.
+    ctx, context, device       where an array is stored and used: on the CPU or on a GPU.
+    nd.take(x, i)              x[i]. nd.concat(x, y, dim=1): np.concatenate([x, y], axis=1). nd.cast: x.astype.
+    nd.pick(x, i)              from each row n the number x[n, i[n]].
     x.asnumpy(), x.asscalar()  x as numpy's array, as a number.
     mark_variables([w], [g])   backward writes the gradient of w into g. w.attach_grad() makes such a g.
     autograd.record()          MXNet writes down the operations inside this block, and dropout is on.

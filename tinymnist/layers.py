@@ -3,7 +3,7 @@
 from tinymnist import ops
 from tinymnist.backend import nd
 from tinymnist.network import Layer
-from tinymnist.network import Sequential as Sequential
+from tinymnist.network import Sequential as Sequential  # so that tm.layers has it, too
 from tinymnist.windows import count_windows, pair, pooling_pairs
 
 
@@ -83,7 +83,7 @@ class Dropout(Layer):
 
 
 class Flatten(Layer):
-    """(C, H, W, N) -> (N, C · H · W). The network has done it; this keeps the numbers of Gluon's layers."""
+    """(C, H, W, N) -> (N, C · H · W). The network does this before the layer; the layer only counts, as in Gluon."""
 
     takes_vectors = True
 

@@ -45,7 +45,7 @@ def check_parameters(inputs, weight, bias):
 def add_bias(y, bias):
     """y[n,o] + b[o]   y (N, O), bias (O,)"""
     if len(bias) > 32:
-        # 1 bᵀ instead of a broadcast: the same numbers, and a faster gradient if b is long.
+        # Only for speed: 1 bᵀ instead of a broadcast gives the same numbers, and a faster gradient if b is long.
         bias = nd.dot(constant(nd.full, (len(y), 1), 1, y.context, y.dtype), bias.expand_dims(0))
     return y + bias
 
@@ -84,7 +84,8 @@ def max_pool2d(x, kernel, *, stride=None, pad=0):
     x (N, C, H, W). Returns (N, C, OH, OW), OH = ⌊(H + 2 pad − KH) / stride⌋ + 1; by default, stride is the kernel.
     Of equal maxima, the first in the window gets the gradient. Raises ValueError if no window fits.
     """
-    return reduce_windows(nd.maximum, x, kernel, stride, pad, float(np.finfo(x.dtype).min))
+    smallest = float(np.finfo(x.dtype).min)  # in place of −∞: no pixel is smaller
+    return reduce_windows(nd.maximum, x, kernel, stride, pad, smallest)
 
 
 @in_either_layout

@@ -56,7 +56,7 @@ class Step:
 def share_batches(batches, order, share, *, start=0, seed=()):
     """This share's part of each batch from number `start` on; None for a batch of which it has no example.
 
-    `share` is (number, shares). Only images that are altered use the seed.
+    `share` is (number, shares). The seed is for `alter`, which changes images at random.
     """
     number, shares = share
     size = batches.batch_size
