@@ -12,6 +12,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -202,6 +203,37 @@ def measure_products(workload):
     return [2 * 1024**3 / 1e9 / seconds, 3 * sum(products) - products[0]]
 
 
+def describe_machine(threads):
+    """Lines on the processor and, by number of threads, on the speed of large matrix products."""
+    lines, file = [], Path("/proc/cpuinfo")
+    if file.exists():
+        cpu = dict(re.findall(r"^(.+?)\s*: (.*)", file.read_text(), re.MULTILINE))
+        family = f"family {cpu.get('cpu family')}, model {cpu.get('model')}"
+        flags = [flag for flag in ("avx2", "fma", "avx512f") if flag in cpu.get("flags", "").split()]
+        lines.append(f"{cpu.get('model name')} ({family}), {os.cpu_count()} cores, {' '.join(flags)}")
+    for number in threads:
+        environment = {**os.environ, "OMP_NUM_THREADS": str(number), "OPENBLAS_VERBOSE": "2"}
+        command, pipes = [sys.executable, __file__, "--worker", "products"], dict.fromkeys(("stdout", "stderr"), -1)
+        with kill_at_end(start_child(command, text=True, env=environment, **pipes)) as process:
+            rates, words = process.communicate()
+        kernel = (re.findall(r"Core: (\w+)", words) or ["unknown"])[-1]  # numpy's OpenBLAS comes before MXNet's
+        lines.append(f"products, threads {number}: {rates.strip()} GFLOP/s; OpenBLAS kernel {kernel}")
+    return lines
+
+
+def print_product_rates():
+    """GFLOP/s of a product of two matrices (1024, 1024), by `dot` and by Gluon's operation."""
+    from tinymnist.backend import nd
+
+    a, seconds = nd.random.normal(shape=(1024, 1024)), {}
+    for name, product in {
+        "dot": lambda: nd.dot(a, a),
+        "FullyConnected": lambda: nd.FullyConnected(a, a, no_bias=True, num_hidden=1024),
+    }.items():
+        seconds[name] = np.median(timeit.repeat(lambda p=product: p().wait_to_read(), number=1, repeat=11)[1:])
+    print(", ".join(f"{name} {2 * 1024**3 / 1e9 / s:.0f}" for name, s in seconds.items()))
+
+
 def answer_questions(contender, workload, data, peer):
     """A contender's process. A line on stdin is a number of repetitions; the answer is [seconds each, peak MB]."""
     prepare = prepare_torch if contender == PYTORCH else prepare_gluon if "Gluon" in contender else prepare_tinymnist
@@ -210,6 +242,8 @@ def answer_questions(contender, workload, data, peer):
         if line == "products\n":
             answer = measure_products(workload)
         else:
+            run()  # not timed: a process that has waited for its turn is slow at first
+            wait()
             start = time.perf_counter()
             for _ in range(int(line)):
                 run()
@@ -369,7 +403,8 @@ def compare(args):
     for name in FILES:  # Gluon would download them
         if not os.path.exists(os.path.join(args.data, name)):
             raise ValueError(f"{args.data}: there is no {name}; --data names a directory with MNIST's four .gz files")
-    report = {}
+    report, machine = {}, describe_machine(args.threads)
+    print("\n".join(machine))
     tqdm.set_lock(threading.RLock())  # tqdm's own lock is a semaphore, which a killed process would leave behind
     with tqdm(total=len(workloads) * args.rounds, disable=None, unit=" rounds") as bar:
         for workload in workloads:
@@ -377,7 +412,7 @@ def compare(args):
             report[workload] = measure(workload, args, bar)
     try:
         if args.json:
-            Path(args.json).write_text(json.dumps(report, indent=1))
+            Path(args.json).write_text(json.dumps({"machine": machine, **report}, indent=1))
     finally:
         print_table(report)
     if args.plot:
@@ -403,6 +438,8 @@ def main(argv=None):
     add("--worker", help=argparse.SUPPRESS)
     add("--peer", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
+    if args.worker == "products":
+        return print_product_rates()
     if args.worker:
         return answer_questions(args.worker, args.only, args.data, args.peer)
     import cli  # not above: PyTorch's process may have no MXNet

@@ -9,13 +9,12 @@ import numpy.fft  # loads numpy's OpenBLAS, before the settings below, which are
 import numpy.random
 
 __all__ = ["autograd", "mx", "nd"]
-settings = {}
-cpu = Path("/proc/cpuinfo")
-find_name = numpy.__getattr__
-if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
-    settings["GOMP_SPINCOUNT"] = "1000"  # a thread that waits soon leaves its core to other processes
-if "OPENBLAS_CORETYPE" not in os.environ and cpu.exists() and {"avx2", "fma"} <= set(cpu.read_text().split()):
+find_name, cpu = numpy.__getattr__, Path("/proc/cpuinfo")
+settings = {} if "OMP_WAIT_POLICY" in os.environ else {"GOMP_SPINCOUNT": "1000"}  # threads that wait leave their core
+if cpu.exists() and {"avx2", "fma"} <= set(cpu.read_text().split()):
     settings["OPENBLAS_CORETYPE"] = "Haswell"  # MXNet's OpenBLAS does not recognize newer processors
+if cpu.exists() and len(os.sched_getaffinity(0)) < 4:
+    settings["MXNET_USE_OPERATOR_TUNING"] = "0"  # otherwise MXNet uses threads for matrix products only
 
 
 def find_removed_name(name):
@@ -26,17 +25,16 @@ def find_removed_name(name):
 
 
 sys.modules.setdefault("scipy", None)  # MXNet would import it, which takes half a second, for nothing that is used
-try:
-    with mock.patch.dict(os.environ, settings), mock.patch.object(numpy, "__getattr__", find_removed_name):
+try:  # the settings of the user come first
+    with mock.patch.dict(os.environ, settings | os.environ), mock.patch.object(numpy, "__getattr__", find_removed_name):
         import mxnet as mx
         from mxnet import autograd, nd
 except (ImportError, OSError, RuntimeError) as error:
-    advice = "type: pip install requests setuptools && pip install --no-deps mxnet==1.9.1"
-    if "libarmpl" in str(error):
-        advice = "read docs/AARCH64.md"
-    elif "libgomp" in str(error) or "libquadmath" in str(error):
-        advice = "type: apt-get install libgomp1 libquadmath0"
-    raise ImportError(f"MXNet cannot be imported ({' '.join(str(error).split())}); {advice}") from None
+    missing = {"libarmpl": "read docs/AARCH64.md", "libgomp": "type: apt-get install libgomp1 libquadmath0"}
+    missing["libquadmath"] = missing["libgomp"]
+    advice = [text for name, text in missing.items() if name in str(error)]
+    advice += ["type: pip install requests setuptools && pip install --no-deps mxnet==1.9.1"]
+    raise ImportError(f"MXNet cannot be imported ({' '.join(str(error).split())}); {advice[0]}") from None
 finally:
     if sys.modules["scipy"] is None:
         del sys.modules["scipy"]

@@ -22,8 +22,8 @@ def uniform(shape, scale=0.07, **options):
 def xavier(shape, magnitude=3.0, **options):
     """w ~ Uniform(−b, b), b = √(magnitude / ((fan_in + fan_out) / 2)), fan_in = in · kh · kw, fan_out = out · kh · kw
 
-    With it, numbers and gradients keep about their size from layer to layer. X. Glorot, Y. Bengio 2010, where the magnitude is 3; as
-    Gluon's Xavier(rnd_type="uniform", factor_type="avg").
+    With it, numbers and gradients keep about their size from layer to layer. X. Glorot, Y. Bengio 2010, where the
+    magnitude is 3; as Gluon's Xavier(rnd_type="uniform", factor_type="avg").
     """
     outputs, inputs, *kernel = shape
     bound = math.sqrt(magnitude / ((inputs + outputs) * math.prod(kernel) / 2))

@@ -37,10 +37,10 @@ def lenet(
     *, filters=(20, 50), kernels=(5, 5), hidden=500, activation="tanh", output_activation=None,
     classes=10, image=(1, 28, 28), init=("xavier", 3.0)
 ):  # fmt: skip
-    """(conv → max-pool 2 → activation) twice → dense → activation → dense (→ output_activation, in one published experiment)
+    """(conv → max-pool 2 → activation) twice → dense → activation → dense (→ output_activation, in one experiment)
 
     Y. LeCun, L. Bottou, Y. Bengio, P. Haffner 1998. The published networks put the activation before the pooling. The
-    result is the same, as the maximum of tanh is tanh of the maximum, but this order needs only a quarter of the activations.
+    result is the same, as the maximum of tanh is tanh of the maximum, but this order needs fewer activations.
     """
     layers = []
     for count, kernel in zip(filters, kernels):

@@ -141,7 +141,8 @@ each_scale = pytest.mark.parametrize("scale", [1e-3, 1, 30, 1e4])
 def test_activation_equals_the_built_in(name, scale, dtype, device):
     x = scale * numbers(dtype, (2, 3, 4, 5))
     x[..., -1] = 0  # where relu has a corner
-    same(getattr(ops, name), functools.partial(nd.Activation, act_type=name), x, device=device)
+    floor = 0.02 if (name, dtype) == ("tanh", "float32") else 0.0  # 1e-5 of this: tanh may be wrong by 2e-7
+    same(getattr(ops, name), functools.partial(nd.Activation, act_type=name), x, device=device, floor=floor)
 
 
 IMAGES = [(1, 1, 1, 1), (2, 3, 4, 5), (5, 1, 3, 2)]

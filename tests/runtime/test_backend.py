@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from commands import ROOT, finish, start
 
-SETTINGS = ("OPENBLAS_CORETYPE", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+SETTINGS = ("OPENBLAS_CORETYPE", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "MXNET_USE_OPERATOR_TUNING")
 
 
 def run(code, path="", **settings):
@@ -53,6 +53,25 @@ def test_the_settings_of_the_user_stay():
     kernels, spins = loaded_settings("import tinymnist", OPENBLAS_CORETYPE="Nehalem", GOMP_SPINCOUNT="77")
     assert {*kernels} == {"Nehalem"} and spins == {"77"}
     assert loaded_settings("import tinymnist", OMP_WAIT_POLICY="passive")[1] == {"0"}
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="this system does not list the threads of a process")
+def test_two_cores_share_elementwise_work_unless_the_user_lets_mxnet_decide():
+    code = """
+import os
+os.sched_setaffinity(0, [*os.sched_getaffinity(0)][:2])
+from tinymnist.backend import nd
+def read_ticks():  # of processor time, by thread
+    threads = os.listdir("/proc/self/task")
+    return {t: int(open(f"/proc/self/task/{t}/stat").read().rpartition(")")[2].split()[11]) for t in threads}
+x, before = nd.ones(4_000_000), read_ticks()
+for _ in range(20):
+    nd.exp(x).wait_to_read()
+*_, second, first = sorted(ticks - before.get(t, 0) for t, ticks in read_ticks().items())
+print(second > first / 3)
+"""
+    assert run(code, OMP_NUM_THREADS="2")[0] == "True\n"
+    assert run(code, OMP_NUM_THREADS="2", MXNET_USE_OPERATOR_TUNING="1")[0] == "False\n"
 
 
 ABSENT = "cannot open shared object file: No such file or directory"

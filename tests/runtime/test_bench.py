@@ -1,6 +1,7 @@
 """The benchmark runs every contender that is installed, and reports the others in one sentence."""
 
 import json
+import re
 from importlib.util import find_spec
 from unittest.mock import Mock
 
@@ -18,6 +19,8 @@ def test_every_installed_contender_has_times_and_a_peak_of_memory(tmp_path, caps
     missing = ["left out: PyTorch cannot run 'mlp sgd': its process ended without an answer"]
     assert err.splitlines() == ([] if torch else missing)
     report = json.loads(file.read_text())
+    *_, products = report["machine"]
+    assert re.fullmatch(r"products, threads 1: dot \d+, FullyConnected \d+ GFLOP/s; OpenBLAS kernel \w+", products)
     contenders = report["mlp sgd"]["contenders"]
     assert set(script.CONTENDERS) - set(contenders) == (set() if torch else {"PyTorch"})
     for result in contenders.values():
@@ -25,7 +28,7 @@ def test_every_installed_contender_has_times_and_a_peak_of_memory(tmp_path, caps
     assert 0 < contenders["tinymnist"]["share of product rate"] < 1.5
     assert "mlp sgd" in out and max(map(len, out.splitlines())) <= 100
     assert picture.stat().st_size > 1000
-    legend = script.draw_chart(report).axes[0].get_legend()
+    legend = script.draw_chart({"mlp sgd": report["mlp sgd"]}).axes[0].get_legend()
     assert {text.get_text() for text in legend.get_texts()} == set(contenders)
 
 
@@ -47,6 +50,7 @@ def test_four_good_files_are_needed_except_for_pixels(tmp_path, monkeypatch, cap
 def test_figures_are_written_before_they_are_printed(tmp_path, monkeypatch, capsys):
     result = {"contenders": {"tinymnist": {"ms": [1.0], "mb": 2.0, "threads": 1}}, "product GFLOP/s": None}
     monkeypatch.setattr(script, "measure", lambda *_: result)
+    monkeypatch.setattr(script, "describe_machine", lambda threads: ["a computer"])
     monkeypatch.setattr(script, "print_table", Mock(side_effect=BrokenPipeError("no reader")))
     assert refused(capsys, bench("--data", DIGITS, "--only mlp --json", tmp_path / "bench.json"), "no reader")
-    assert json.loads((tmp_path / "bench.json").read_text()) == {"mlp sgd": result}
+    assert json.loads((tmp_path / "bench.json").read_text()) == {"machine": ["a computer"], "mlp sgd": result}
