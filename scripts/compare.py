@@ -39,9 +39,9 @@ def make_parser():
 
 
 def parse_rule(text, model):
-    """An Optimizer from a text such as "adagrad:lr=0.9,eps=1e-7". The model decides the defaults."""
+    """An Optimizer from a text such as "adagrad:lr=0.9,eps=1e-7". The defaults suit the model; softmax's are published."""
     name, _, options = text.partition(":")
-    hyper = recipes.default_hyper(model, name)
+    hyper = dict(recipes.FIVE_RULES_HYPER.get(name, {})) if model == "softmax" else recipes.default_hyper(model, name)
     for option in options.split(",") if options else []:
         key, _, number = option.partition("=")
         try:
@@ -56,6 +56,7 @@ def compare(args):
     if args.seeds < 1 or args.epochs < 1:
         raise ValueError(f"--seeds and --epochs must be at least 1, not {args.seeds} and {args.epochs}")
     arguments = recipes.make_arguments(args.model, {"activation": args.activation} if args.activation else {})
+    arguments.update(recipes.FIVE_RULES_INIT if args.model == "softmax" else {})
     settings = {**recipes.SETTINGS.get(args.model, {}), "epochs": args.epochs, "device": args.device}
     if args.batch_size is not None:
         settings["batch_size"] = args.batch_size

@@ -18,7 +18,7 @@ def record_arguments(make):
 
 
 @record_arguments
-def softmax_regression(*, classes=10, image=(1, 28, 28), init=("normal", 1.0)):
+def softmax_regression(*, classes=10, image=(1, 28, 28), init=("normal", 0.01)):
     """dense.   784 → 10"""
     return Sequential(Dense(classes), image=image, init=init)
 

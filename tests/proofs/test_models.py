@@ -147,5 +147,5 @@ def test_sizes_and_initial_values_are_those_published():
     assert models.mlp().size == 784 * 128 + 128 + 128 * 64 + 64 + 64 * 10 + 10
     assert models.lenet().size == 20 * 26 + 50 * 501 + 800 * 500 + 500 + 5010
     assert models.dropout_cnn().size == 10 * 26 + 20 * 251 + 320 * 50 + 50 + 510
-    assert models.softmax_regression().init == ("normal", 1.0)
+    assert models.softmax_regression().init == ("normal", 0.01)
     assert all(MODELS[name]().init == ("xavier", 3.0) for name in ("mlp", "lenet", "dropout-cnn"))
