@@ -39,7 +39,7 @@ def make_parser():
 
 
 def parse_rule(text, model):
-    """An Optimizer from a text such as "adagrad:lr=0.9,eps=1e-7". The defaults suit the model; softmax's are published."""
+    """An Optimizer from a text such as "adagrad:lr=0.9,eps=1e-7". Defaults suit the model; softmax: as published."""
     name, _, options = text.partition(":")
     hyper = dict(recipes.FIVE_RULES_HYPER.get(name, {})) if model == "softmax" else recipes.default_hyper(model, name)
     for option in options.split(",") if options else []:
