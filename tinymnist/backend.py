@@ -10,7 +10,8 @@ import numpy.random
 
 __all__ = ["autograd", "mx", "nd"]
 find_name, cpu = numpy.__getattr__, Path("/proc/cpuinfo")
-settings = {} if "OMP_WAIT_POLICY" in os.environ else {"GOMP_SPINCOUNT": "1000"}  # threads that wait leave their core
+waiting = {"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "1000"}  # threads wait for microseconds, then leave their core
+settings = {} if waiting.keys() & os.environ.keys() else waiting
 if cpu.exists() and {"avx2", "fma"} <= set(cpu.read_text().split()):
     settings["OPENBLAS_CORETYPE"] = "Haswell"  # MXNet's OpenBLAS does not recognize newer processors
 if cpu.exists() and len(os.sched_getaffinity(0)) < 4:
@@ -30,8 +31,7 @@ try:  # the settings of the user come first
         import mxnet as mx
         from mxnet import autograd, nd
 except (ImportError, OSError, RuntimeError) as error:
-    missing = {"libarmpl": "read docs/AARCH64.md", "libgomp": "type: apt-get install libgomp1 libquadmath0"}
-    missing["libquadmath"] = missing["libgomp"]
+    missing = {"libarmpl": "read docs/AARCH64.md", "shared object": "type: apt-get install libgomp1 libquadmath0"}
     advice = [text for name, text in missing.items() if name in str(error)]
     advice += ["type: pip install requests setuptools && pip install --no-deps mxnet==1.9.1"]
     raise ImportError(f"MXNet cannot be imported ({' '.join(str(error).split())}); {advice[0]}") from None
