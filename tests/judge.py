@@ -103,10 +103,7 @@ class Judge:
             shapes = "".join(
                 f", {key} {value.shape}" for key, value in frame.f_locals.items() if hasattr(value, "shape")
             )
-            return [
-                "what your function returned has a wrong shape or type",
-                f"    in {frame.f_code.co_name}{shapes}: {text}",
-            ]
+            return ["your function returned a wrong shape or type", f"    in {frame.f_code.co_name}{shapes}: {text}"]
         if self.pairs:
             # The first that is clearly wrong; the worst if none is.
             _, what, ours, expected, _ = max(self.pairs, key=lambda pair: min(pair[-1], 1e-5))
