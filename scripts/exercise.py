@@ -25,11 +25,11 @@ EXERCISES = {
         "wrong shapes, and add_bias adds a bias if there is one."),
     "relu": Exercise("ops", "relu", OPS, "relu", "The value is easy; look at the gradient where x is 0."),
     "conv2d": Exercise("ops", "conv2d", OPS, "(conv2d and not CHWN) or parameters_of_other",
-        "Begin with check_parameters. pair makes pairs. windows.pad_images(x, pad, 0.0) pads. Look at a small table:"
+        "Begin with check_parameters. pair makes pairs. windows.pad_images(x, pad, 0.0) pads. Print a small table:"
         "\n    from tinymnist.windows import index_table; from tinymnist.backend import mx"
         "\n    print(index_table((1, 3, 3), (2, 2), (1, 1), (0, 0), (1, 1), mx.cpu()).reshape((5, 4)))"
-        "\nnd.take takes these pixels, and one nd.dot does the rest. Its last row points behind the last pixel: append "
-        "a row of ones to the pixels, or nd.take silently takes the last pixel. The bias multiplies these ones."),
+        "\nnd.take takes these pixels, and one nd.dot does the rest. The table's last row points behind the last pixel:"
+        "\nappend a row of ones to the pixels, or nd.take silently takes the last one. The bias multiplies the ones."),
     "max_pool2d": Exercise("ops", "max_pool2d", OPS, "max_pool2d and not CHWN",
         "reduce_windows does the work. Which function combines two pixels? Which number outside the image never wins?"),
     "dropout": Exercise("ops", "dropout", OPS, "dropout",
@@ -141,8 +141,7 @@ def check(name, path):
     sys.path.insert(0, str(cli.ROOT / "tests"))
     from judge import main
 
-    # A fork has loaded MXNet already.
-    process = multiprocessing.get_context("fork").Process(target=lambda: sys.exit(main(name, path)))
+    process = multiprocessing.get_context("fork").Process(target=lambda: sys.exit(main(name, path)), daemon=True)
     process.start()
     process.join()
     return process.exitcode
