@@ -1,15 +1,21 @@
 """Every exercise can be solved alone, and its check refuses an empty and a wrong function."""
 
 import ast
+import os
 import re
+import signal
 import textwrap
+import time
 
 import pytest
-from commands import command, module, refused
+from commands import command, finish, module, refused, start
 
 exercise = module("exercise")
 each_exercise = pytest.mark.parametrize("name", exercise.EXERCISES)
-pytestmark = pytest.mark.usefixtures("new_working_directory")
+pytestmark = [
+    pytest.mark.usefixtures("new_working_directory"),
+    pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning"),  # MXNet's threads are ready for a fork
+]
 
 
 def check(name, capfd, text):
@@ -94,6 +100,19 @@ def test_the_learners_file_is_never_overwritten(capfd):
     assert command("exercise")("relu") == 0 and "stays as it is" in capfd.readouterr().out
     with open("exercises/relu/ops.py") as file:
         assert file.read() == "my work"
+
+
+def test_ctrl_c_ends_an_endless_loop():
+    begun = os.path.abspath("begun")
+    loop = f"open({begun!r}, 'w').close()\n    while True:\n        pass"
+    os.makedirs("exercises/relu")
+    with open("exercises/relu/ops.py", "w", encoding="utf-8") as file:
+        file.write(exercise.read_source("relu").replace("return nd.relu(x)", loop))
+    process = start("relu --check", python=[exercise.__file__])
+    while process.poll() is None and not os.path.exists(begun):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert finish(process) == (130, "", "stopped before the end\n")  # it waits for the fork too
 
 
 def test_list_hint_and_solution(capsys):
