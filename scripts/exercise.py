@@ -38,8 +38,8 @@ EXERCISES = {
     "log_softmax": Exercise("loss", "log_softmax", LOSS, "(softmax and not cross) or overflows",
         "e^z overflows for a logit of 1e4. Subtract the largest logit of each row first; that leaves p as it is."),
     "cross_entropy": Exercise("loss", "softmax_cross_entropy", LOSS, "cross_entropy or minus or overflows or logarithm",
-        "nd.pick(x, labels) takes one number of each row. The result is a mean, of the shape (1,). Not "
-        "log(softmax), which overflows: log_softmax."),
+        "nd.pick(x, labels) takes one number of each row. The result is a mean, of the shape (1,). Use "
+        "log_softmax, as log(softmax) overflows."),
     "xavier": Exercise("init", "xavier", "test_init.py", "xavier",
         "The shape is (out, in) or (out, in, kh, kw). Compute the bound from it; then call uniform, with **options."),
     "momentum": Exercise("optim", "momentum", "test_optim.py", "momentum",

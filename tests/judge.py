@@ -131,7 +131,7 @@ def compare(what, ours, expected):
             return [f"{what} has the {name} {a}; expected {b}"]
     if what == "w after every step":
         step = np.argmin(np.abs(ours - expected).max((1, 2)) <= 1e-5 * np.abs(expected).max())
-        what = f"step {step} is right; w after step {step + 1}" if step else "w after the first step"
+        what = f"step {step} is right: is the state kept? w after step {step + 1}" if step else "w after the first step"
         ours, expected = ours[step], expected[step]
     apart = np.abs(ours.astype("float64") - expected.astype("float64"))
     largest = np.abs(expected[np.isfinite(expected)]).max(initial=0)

@@ -58,7 +58,7 @@ WRONG = [  # exercise, what is replaced, and by what; what the check says
     ("log_softmax", " - nd.stop_gradient(logits.max(axis=1, keepdims=True))", "", "-inf"),
     ("xavier", "return uniform(shape, bound", "return uniform(shape, 2 * bound", "yours"),
     ("momentum", "w += m", "w = w + m", "\n  w after the first step is wrong in"),
-    ("rmsprop", "h *= rho\n    h +=", "h = rho * h +", "\n  step 1 is right; w after step 2 is wrong in"),
+    ("rmsprop", "h *= rho\n    h +=", "h = rho * h +", "\n  step 1 is right: is the state kept? w after step 2 is wrong in"),
     ("batches", "yield self.take(order[begin : begin + self.batch_size])", "yield order[begin:]", "values to unpack"),
     ("batches", "order[begin : begin + self.batch_size]", "order[begin:]", "shape (7, 1, 2, 3); expected (0, 1, 2, 3)"),
     ("dense", "nd.dot(x, weight, transpose_b=True)", "nd.FullyConnected(x, weight)", "nd.FullyConnected is not"),
@@ -83,7 +83,7 @@ def test_a_wrong_function_is_explained(name, right, wrong, sentence, capfd):
     assert right in own
     status, text = check(name, capfd, before + own.replace(right, wrong) + after)
     assert status == 1 and sentence in text, text
-    assert not any(word in text for word in ("Traceback", "../src", "cpu(0)", "1 cases", "Regex"))
+    assert not any(word in text for word in ("Traceback", "../src", "cpu(0)", " 1 cases", "Regex"))
 
 
 def test_the_rest_of_the_file_does_not_count_and_helpers_may_be_added(capfd):
