@@ -58,7 +58,7 @@ WRONG = [  # exercise, what is replaced, and by what; what the check says
     ("log_softmax", " - nd.stop_gradient(logits.max(axis=1, keepdims=True))", "", "-inf"),
     ("xavier", "return uniform(shape, bound", "return uniform(shape, 2 * bound", "yours"),
     ("momentum", "w += m", "w = w + m", "\n  w after the first step is wrong in"),
-    ("rmsprop", "h *= rho\n    h +=", "h = rho * h +", "\n  step 1 is right: is the state kept? w after step 2 is wrong in"),
+    ("rmsprop", "h *= rho\n    h +=", "h = rho * h +", "step 1 is right: is the state kept? w after step 2 is wrong"),
     ("batches", "yield self.take(order[begin : begin + self.batch_size])", "yield order[begin:]", "values to unpack"),
     ("batches", "order[begin : begin + self.batch_size]", "order[begin:]", "shape (7, 1, 2, 3); expected (0, 1, 2, 3)"),
     ("dense", "nd.dot(x, weight, transpose_b=True)", "nd.FullyConnected(x, weight)", "nd.FullyConnected is not"),
