@@ -56,7 +56,8 @@ def conv2d(x, weight, bias=None, *, stride=1, pad=0, dilate=1):
 
     i, j run over the pixels of a window, c over the channels; p, q over the windows. x is 0 outside the image.
     x (N, C, H, W), weight (F, C, KH, KW), bias (F,). Returns (N, F, OH, OW), see windows.count_windows.
-    stride, pad and dilate are numbers or pairs (rows, columns). Raises ValueError if no window fits.
+    stride, pad and dilate are numbers or pairs (rows, columns). Raises ValueError if no window fits, or for a weight or
+    bias of another size.
 
     windows.index_table, which has an example, lays all windows out as columns of one matrix. Then the convolution is
     one product (im2col; K. Chellapilla, S. Puri, P. Simard 2006). The bias is one more column of the weights; it

@@ -52,7 +52,7 @@ LAYOUTS = {"NCHW": lambda op: op, "CHWN": chwn}
 each_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 
 
-DENSES = [((1, 1), 1), ((5, 1), 4), ((3, 784), 10), ((64, 100), 50), ((3, 2, 5, 4), 6)]  # x, units
+DENSES = [((1, 1), 1), ((5, 1), 4), ((3, 784), 10), ((64, 100), 50), ((3, 4, 5), 6), ((3, 2, 5, 4), 6)]  # x, units
 
 
 @pytest.mark.parametrize("x, units", DENSES)
