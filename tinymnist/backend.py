@@ -10,7 +10,7 @@ import numpy.random
 
 __all__ = ["autograd", "mx", "nd"]
 find_name, cpu = numpy.__getattr__, Path("/proc/cpuinfo")
-waiting = {"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "1000"}  # threads wait for microseconds, then leave their core
+waiting = {"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "1000"}  # threads that wait soon leave their core
 settings = {} if waiting.keys() & os.environ.keys() else waiting
 if cpu.exists() and {"avx2", "fma"} <= set(cpu.read_text().split()):
     settings["OPENBLAS_CORETYPE"] = "Haswell"  # MXNet's OpenBLAS does not recognize newer processors
