@@ -6,14 +6,14 @@ import of MXNet) and checks (of arguments). The subpackages are for use rather t
 resumable, distributed training), datasets, experiments.
 
 MXNet's words that one must know:
-    nd                         arrays, much like numpy's; slices and reshapes are views.
+    nd                         arrays, much like numpy's. x[a:b] and x.reshape are views; x[:, a:b] is a copy.
     ctx, context, device       where an array is stored and used: on the CPU or on a GPU.
-    nd.take(x, i)              x[i]. nd.concat(x, y, dim=1): np.concatenate([x, y], axis=1). nd.cast: x.astype.
+    nd.take(x, i)              x[i]. nd.concat(x, y, dim=1): np.concatenate([x, y], 1). nd.dot: @. nd.cast: x.astype.
     nd.pick(x, i)              from each row n the number x[n, i[n]].
     x.asnumpy(), x.asscalar()  x as numpy's array, as a number.
     mark_variables([w], [g])   backward writes the gradient of w into g. w.attach_grad() makes such a g.
-    autograd.record()          MXNet writes down the operations inside this block, and dropout is on.
-    loss.backward()            goes back through them, and fills the gradients of marked arrays.
+    autograd.record()          MXNet writes down the operations in this block; is_training() is true: dropout is on.
+    loss.backward()            goes back through them and fills the g of each marked w.
     stop_gradient(x)           x, through which no gradient flows.
 """
 

@@ -31,7 +31,7 @@ class Batches:
         self.images, self.labels = map(self.to_device, split)
 
     def to_device(self, array):
-        """The array on the device. A read-only array is not copied, as nobody can change it."""
+        """The array on the device. On the CPU a read-only array is shared, not copied, as nobody can change it."""
         if array.flags.writeable:
             return nd.array(array, self.device, array.dtype)
         return nd.from_numpy(np.ascontiguousarray(array)).as_in_context(self.device)

@@ -23,7 +23,7 @@ import numpy as np
 
 NAMES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}  # numpy's, with > for big-endian
 TYPES = {code: np.dtype(name) for code, name in NAMES.items()}
-CODES = {dtype.name: code for code, dtype in TYPES.items()}
+CODES = {dtype.name: code for code, dtype in TYPES.items()}  # "uint8": 8, …
 GZIP = b"\x1f\x8b"  # the first two bytes of every gzip file, whatever its name
 
 
@@ -80,7 +80,7 @@ def read_header(stream):
     if len(sizes) < 4 * magic[3]:
         raise DataError(f"{len(sizes)} of {4 * magic[3]} shape bytes are there; the file is cut short")
     shape, dtype = tuple(np.frombuffer(sizes, ">u4").tolist()), TYPES[magic[2]]
-    if len(shape) > 32 or math.prod(n or 1 for n in shape) * dtype.itemsize >= 1 << 63:  # numpy's limits
+    if len(shape) > 32 or math.prod(n or 1 for n in shape) * dtype.itemsize >= 1 << 63:  # numpy's limits, even with a 0
         raise DataError(f"impossible shape {shape}; numpy takes at most 32 dimensions and less than 2^63 bytes")
     return shape, dtype
 
@@ -90,7 +90,7 @@ def read_data(stream, size):
     data = bytearray()
     while part := stream.read(min(1 << 20, size - len(data))):
         data += part
-    # Read one byte more: the file may be too long, and at its end gzip verifies its checksum.
+    # Read one byte more: to find a file too long, and to let gzip reach the end, where it checks its checksum.
     check_length(len(data) + len(stream.read(1)), size)
     return data
 

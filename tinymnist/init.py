@@ -10,7 +10,7 @@ from tinymnist.backend import nd
 
 
 def normal(shape, sigma=0.01, **options):
-    """w ~ Normal(0, σ²)   `options` are ctx and dtype."""
+    """w ~ Normal(0, σ²), σ = sigma.   `options` are ctx and dtype."""
     return nd.random.normal(0, sigma, shape=shape, **options)
 
 

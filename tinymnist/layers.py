@@ -40,7 +40,7 @@ class Conv2D(Layer):
 class MaxPool2D(Layer):
     """ops.max_pool2d: (C, H, W, N) -> (C, OH, OW, N)"""
 
-    pool = staticmethod(ops.max_pool2d)  # self.pool(x) does not pass self
+    pool = staticmethod(ops.max_pool2d)  # so self.pool(x) is ops.max_pool2d(x)
 
     def __init__(self, kernel, *, stride=None, pad=0):
         self.kernel, stride, pad = pooling_pairs(kernel, stride, pad)
@@ -76,14 +76,14 @@ class Dropout(Layer):
 
     def __init__(self, rate, *, channels=False):
         ops.dropout(nd.zeros((1,)), rate)  # raises ValueError for a rate out of range
-        self.rate, self.axes = rate, (1, 2) if channels else ()  # H and W share one draw
+        self.rate, self.axes = rate, (1, 2) if channels else ()  # H and W of (C, H, W, N)
 
     def __call__(self, x):
         return ops.dropout(x, self.rate, axes=self.axes)
 
 
 class Flatten(Layer):
-    """(C, H, W, N) -> (N, C · H · W). The network does this before the layer; the layer only counts, as in Gluon."""
+    """(C, H, W, N) -> (N, C · H · W), done by the network. The layer only takes a number in the names, as in Gluon."""
 
     takes_vectors = True
 

@@ -37,7 +37,7 @@ def lenet(
     *, filters=(20, 50), kernels=(5, 5), hidden=500, activation="tanh", output_activation=None,
     classes=10, image=(1, 28, 28), init=("xavier", 3.0)
 ):  # fmt: skip
-    """(conv → max-pool 2 → activation) twice → dense → activation → dense (→ output_activation, in one experiment)
+    """(conv → max-pool 2 → activation) twice → dense → activation → dense (→ output_activation, if given)
 
     Y. LeCun, L. Bottou, Y. Bengio, P. Haffner 1998. The published networks put the activation before the pooling. The
     result is the same, as the maximum of tanh is tanh of the maximum, but this order needs fewer activations.

@@ -21,7 +21,7 @@ class Layer:
     takes_vectors = False  # True: the network flattens images before this layer
 
     def plan(self, shape):
-        """For an example of this shape: the shapes of the parameters, and the shape of the result.
+        """From the shape of an example: the shapes of the parameters, and that of the result.
 
         Dense(10).plan((784,)) is {"weight": (10, 784), "bias": (10,)}, (10,).
         """
@@ -51,12 +51,12 @@ class Sequential:
         for number, layer in enumerate(layers):
             if layer.takes_vectors:
                 shape = (math.prod(shape),)
-            parameters, shape = layer.plan(shape)
-            for name, parameter in parameters.items():
-                if not all(isinstance(n, numbers.Integral) and n > 0 for n in parameter):
-                    raise ValueError(f"layer {number} cannot have a {name} of the shape {parameter}")
-                self.shapes[f"{number}.{name}"] = parameter
-        self.classes = shape[0]
+            needs, shape = layer.plan(shape)
+            for name, need in needs.items():
+                if not all(isinstance(n, numbers.Integral) and n > 0 for n in need):
+                    raise ValueError(f"layer {number} cannot have a {name} of the shape {need}")
+                self.shapes[f"{number}.{name}"] = need
+        self.classes = shape[0]  # the last layer returns a number for each class
         self.size = sum(map(math.prod, self.shapes.values()))
 
     def __repr__(self):
@@ -75,7 +75,7 @@ class Sequential:
     def scale(self, images):
         """x = (bytes / 255 − mean) / std"""
         x = nd.cast(images, dtype=self.weights.dtype) * (1 / (255 * self.std))
-        return x - (self.mean / self.std) if self.mean else x
+        return x - self.mean / self.std if self.mean else x
 
     def allocate(self, device=None, dtype="float32"):
         """Give every layer its parameters, all zero, as views of one vector."""
@@ -109,7 +109,7 @@ class Sequential:
         return copy.deepcopy(self)  # two networks cannot share layers
 
     def __setstate__(self, state):
-        """The last step of deepcopy and of unpickling. Copies of views are no views, so new ones are made."""
+        """deepcopy and unpickling end here. They copy views as separate arrays, so new views are made."""
         vars(self).update(state)
         if self.weights is not None:
             weights = self.weights

@@ -45,7 +45,7 @@ def check_parameters(inputs, weight, bias):
 def add_bias(y, bias):
     """y[n,o] + b[o]   y (N, O), bias (O,)"""
     if len(bias) > 32:
-        # Only for speed: 1 bᵀ instead of a broadcast gives the same numbers, and a faster gradient if b is long.
+        # Only for speed: (a column of ones) bᵀ equals the broadcast, and its gradient is faster if b is long.
         bias = nd.dot(constant(nd.full, (len(y), 1), 1, y.context, y.dtype), bias.expand_dims(0))
     return y + bias
 
@@ -59,7 +59,7 @@ def conv2d(x, weight, bias=None, *, stride=1, pad=0, dilate=1):
     stride, pad and dilate are numbers or pairs (rows, columns). Raises ValueError if no window fits, or for a weight or
     bias of another size.
 
-    windows.index_table, which has an example, lays all windows out as columns of one matrix. Then the convolution is
+    nd.take lays all windows out as columns of one matrix; windows.index_table has an example. Then the convolution is
     one product (im2col; K. Chellapilla, S. Puri, P. Simard 2006). The bias is one more column of the weights; it
     multiplies a row of ones.
     """
@@ -99,7 +99,7 @@ def avg_pool2d(x, kernel, *, stride=None, pad=0):
 def reduce_windows(combine, x, kernel, stride, pad, outside):
     """Combine the pixels of each window of x (C, H, W, N) to one number.
 
-    First along W, then along H: so `maximum` gives the gradient of equal pixels to the first one, as the built-in does.
+    First along W, then H. nd.maximum gives the gradient to the first of two equal pixels, and so does the built-in.
     """
     kernel, stride, pad = windows.pooling_pairs(kernel, stride, pad)
     oh, ow = count_windows(x.shape[1:3], kernel, stride, pad)
@@ -116,7 +116,7 @@ def relu(x):
 def tanh(x):
     """(eˣ − e⁻ˣ) / (eˣ + e⁻ˣ) = 2 σ(2x) − 1
 
-    MXNet computes σ three times as fast as its own tanh. In float32 the error is at most 2e-7, near 0 too.
+    MXNet computes σ (sigmoid) three times as fast as its own tanh. The float32 error is at most 2e-7, even near 0.
     """
     return 2 * nd.sigmoid(2 * x) - 1
 

@@ -47,7 +47,7 @@ def rmsprop(w, g, h, *, lr, rho=0.9, eps=1e-8):
 def adadelta(w, g, a, b, *, rho=0.9, eps=1e-5):
     """a ← rho a + (1 − rho) g²;  δ = √(b + eps) / √(a + eps) · g;  b ← rho b + (1 − rho) δ²;  w ← w − δ.
 
-    The steps are as long as earlier ones were, so it needs no learning rate. M. Zeiler 2012
+    a, b: means of g², δ². Steps are as long as earlier ones, so it needs no learning rate. M. Zeiler 2012
     """
     a *= rho
     a += (1 - rho) * g * g
@@ -65,7 +65,7 @@ RULES = {
     "rmsprop": Rule(rmsprop, 1, {"lr": None, "rho": 0.9, "eps": 1e-8}),
     "adadelta": Rule(adadelta, 2, {"rho": 0.9, "eps": 1e-5}),
 }
-SMALLEST = float(np.finfo(np.float32).tiny)  # smaller numbers are 0 in float32
+SMALLEST = float(np.finfo(np.float32).tiny)  # below it, float32 loses digits
 # (low, high): low ≤ value < high
 RANGES = {"lr": (SMALLEST, math.inf), "momentum": (0, 1), "rho": (0, 1), "eps": (SMALLEST, math.inf)}
 

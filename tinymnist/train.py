@@ -1,6 +1,6 @@
 """The training loop. This is all there is to training; evaluate and predict use the trained model.
 
-tinymnist/runtime takes the same steps and adds speed, checkpoints, several devices and machines.
+tinymnist/runtime does the same steps and adds speed, checkpoints, several devices and machines.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """Sliding windows over images: how many fit, padding, and the pixels that each window covers.
 
-A stride leads from one window to the next, a pad is added at each border, and dilate leads from pixel to pixel inside a
-window. In shapes, KH and KW are the size of the kernel (the window), OH and OW that of the result.
+stride is the step from window to window, dilate the step from pixel to pixel inside one; pad is added at each border.
+ In shapes, KH and KW are the size of the kernel (the window), OH and OW that of the result.
 Inside a network, images are (C, H, W, N) instead of (N, C, H, W). The N values of one pixel then lie side by side in
 memory, so that they are copied or compared as one block.
 """
@@ -21,7 +21,7 @@ def constant(make, *arguments):
     key = (make, arguments)
     if key not in CONSTANTS:
         CONSTANTS[key] = make(*arguments)
-        CONSTANTS[key].attach_grad("null")  # no gradient; runtime/graph.py recognizes constants by this mark
+        CONSTANTS[key].attach_grad("null")  # "null": no gradient; runtime/graph.py needs the mark
     return CONSTANTS[key]
 
 
@@ -44,11 +44,11 @@ def pair(size):
 
 
 def pooling_pairs(kernel, stride, pad):
-    """kernel, stride and pad as pairs. The default stride, None, is the kernel. Raises ValueError for a large pad."""
+    """kernel, stride and pad as pairs. The default stride, None, is the kernel. Raises ValueError if pad ≥ kernel."""
     kernel, pad = pair(kernel), pair(pad)
     if any(p >= k > 0 for k, p in zip(kernel, pad)):
         raise ValueError(f"pad {pad} must be smaller than kernel {kernel}, or windows would lie beside the image")
-    return kernel, kernel if stride is None else pair(stride), pad
+    return kernel, (kernel if stride is None else pair(stride)), pad
 
 
 def count_windows(size, kernel, stride, pad, dilate=(1, 1)):
@@ -80,7 +80,7 @@ def pad_images(x, pad, value):
 
 
 def index_table(size, kernel, stride, pad, dilate, device):
-    """Which pixels each window covers in padded images. Pixel (y, x) of channel c is number (c H + y) W + x.
+    """Which pixels each window covers. In padded images, H × W, pixel (y, x) of channel c is number (c H + y) W + x.
 
     A 3×3 image has four windows of 2×2, and the table, with one column per window, is
         0 1 3 4    pixel (0, 0) of each window
@@ -89,12 +89,12 @@ def index_table(size, kernel, stride, pad, dilate, device):
         4 5 7 8    pixel (1, 1)
         9 9 9 9    the number after all pixels: a row of ones, for the bias
     In general, pixel (i, j) of window (p, q) is pixel (p · stride + i · dilate, q · stride + j · dilate) of the image.
-    size is (C, H, W) without the padding. Returns (C · KH · KW + 1, OH, OW), int32, for OH × OW windows.
+    size is (channels, height, width) before padding. Returns (C · KH · KW + 1, OH, OW), int32, for OH × OW windows.
     """
     channels, *image = size
     oh, ow = count_windows(image, kernel, stride, pad, dilate)
     height, width = image[0] + 2 * pad[0], image[1] + 2 * pad[1]
-    c, i, j, p, q = np.ix_(*map(np.arange, (channels, *kernel, oh, ow)))  # index arrays that broadcast to five axes
+    c, i, j, p, q = np.ix_(*map(np.arange, (channels, *kernel, oh, ow)))  # index arrays, each along its own axis
     y, x = p * stride[0] + i * dilate[0], q * stride[1] + j * dilate[1]
     table = ((c * height + y) * width + x).reshape(-1, oh, ow)
     ones_row = np.full((1, oh, ow), channels * height * width)
@@ -107,11 +107,11 @@ def slice_windows(x, axis, count, kernel, stride):
     With kernel 2 and stride 2, the pixels a b c d give [a c] and [b d]; their maximum is the line after pooling.
     """
     if kernel == stride > 1:
-        # Windows without overlap: make the axis (count, kernel), and split it. Faster than the slices below.
+        # Windows without overlap: make the axis (count, kernel), and split it, which is faster. split(1) gives no list.
         if x.shape[axis] > count * kernel:
             x = nd.slice_axis(x, axis=axis, begin=0, end=count * kernel)
         before, after = x.shape[:axis], x.shape[axis + 1 :]
-        columns = x.reshape((math.prod(before) * count, kernel, -1)).split(kernel, axis=1)
-        return [column.reshape((*before, count, *after)) for column in columns]
+        parts = x.reshape((math.prod(before) * count, kernel, -1)).split(kernel, axis=1)
+        return [part.reshape((*before, count, *after)) for part in parts]
     skip, span = (None,) * axis, (count - 1) * stride + 1  # None: the whole axis
     return [nd.slice(x, (*skip, i), (*skip, i + span), (*skip, stride)) for i in range(kernel)]

@@ -43,7 +43,7 @@ METHODS = {  # operators that arrays have as methods, as x.softmax(), and that n
 BACK_DOORS = {"mxnet", "__import__", "import_module", "eval", "exec"}
 COMPARE = {"bench", "gluon_networks"}  # these scripts compare with the built-ins
 LIBRARIES = {"numpy", "tqdm", "matplotlib", "PIL", "pooch", "requests", "scipy", "sklearn", "tinymnist"}
-LIBRARIES |= {file.stem for file in ROOT.glob("scripts/*.py")} - COMPARE
+LIBRARIES |= {"judge", *(file.stem for file in ROOT.glob("scripts/*.py"))} - COMPARE  # judge: of the exercises
 STANDARD = getattr(sys, "stdlib_module_names", None)  # Python 3.9 has no such list
 
 

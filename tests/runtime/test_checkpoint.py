@@ -1,6 +1,7 @@
 """A checkpoint is complete or not there at all, damage is noticed, and nothing that was saved is lost."""
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import itertools
@@ -22,6 +23,7 @@ from runs import SMALL, bits, digits, make_run
 
 import tinymnist as tm
 from tinymnist.backend import nd
+from tinymnist.experiments import recipes
 from tinymnist.runtime import checkpoint
 
 FILES = ["model.params", "optimizer.params", "run.json"]
@@ -182,7 +184,18 @@ def test_only_the_four_models_are_built_by_name(data, directory):
         {"batch": -1},
         {"arguments": {"hidden": 5}},
         {"arguments": {"hidden": [5] * 1000}},
+        {"source": 5},
         {"history": [{"epoch": 1}]},
+        {
+            "history": [
+                {
+                    **dict.fromkeys((f.name for f in dataclasses.fields(tm.Epoch)), 1),
+                    "curve": [],
+                    "speed": [],
+                    "loss": [],
+                }
+            ]
+        },
         {"seen": [[10, "0.5", None]]},
         {"settings": {"device": ",".join(f"cpu:{i}" for i in range(999)), "epochs": "3"}},
         {"sha256": {}},
@@ -198,6 +211,8 @@ def test_a_checkpoint_with_impossible_fields_is_a_sentence(changes, data, direct
     reseal(directory / "epoch-0000", **changes)
     with pytest.raises(tm.DataError):
         tm.resume(directory, data)
+    with pytest.raises(tm.DataError):
+        recipes.resume_run(directory, "digits")
 
 
 @pytest.mark.parametrize("name", FILES)

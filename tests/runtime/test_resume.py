@@ -12,6 +12,7 @@ from runs import RULES, SMALL, bits, digits, make_run, stop_at
 import tinymnist as tm
 from tinymnist.backend import nd
 from tinymnist.batches import Split
+from tinymnist.runtime.run import Saver
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,19 @@ def test_a_run_stopped_at_every_batch_loses_none(data, directory):
         assert run.train(save=directory).position.batch == batch - 1
         run = tm.resume(directory, data).train(save=directory, on_batch=stop_at(batch))
     assert bits(run) == bits(make_run(data, epochs=1).train()) != bits(make_run(data, epochs=1, seed=1).train())
+
+
+def test_a_signal_between_saving_and_stopping_loses_no_history(data, directory, monkeypatch):
+    expected, save = bits(make_run(data, epochs=1).train()), Saver.before_batch
+
+    def before_batch(saver, reader):
+        save(saver, reader)
+        saver.run.stop = saver.run.position.batch == 12  # a handler of signals sets it at any moment
+
+    monkeypatch.setattr(Saver, "before_batch", before_batch)
+    assert make_run(data, epochs=1).train(save=directory).position.batch == 12
+    monkeypatch.undo()
+    assert bits(tm.resume(directory, data).train()) == expected
 
 
 def test_saving_changes_nothing(data, directory):

@@ -15,14 +15,14 @@ def alter(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return images (N, H, W) of bytes, each changed by its own map, with bilinear interpolation.
 
     out[p] = in[R(θ) (p − c) / s + c + t + α (G ∗ u)(p)], with c the centre and zeros outside the image.
-    The angle θ, scale s, shift t and field u are uniform; G is a Gaussian with the standard deviation σ.
+    Angle θ, scale s, shift t, field u are uniform; s, t, u are pairs (row, column); G is a Gaussian, deviation σ.
     """
     n, height, width = images.shape
     angle = rng.uniform(-ROTATION, ROTATION, (n, 1, 1)).astype(np.float32) * np.float32(np.pi / 180)
     scale = rng.uniform(1 - SCALE, 1 + SCALE, (2, n, 1, 1)).astype(np.float32)
     shift = rng.uniform(-SHIFT, SHIFT, (2, n, 1, 1)).astype(np.float32)
-    noise = 2 * rng.random((2, n, height, width), np.float32) - 1
-    bend = gaussian(height) @ noise @ gaussian(width).T * np.float32(ALPHA)
+    u = 2 * rng.random((2, n, height, width), np.float32) - 1
+    bend = gaussian(height) @ u @ gaussian(width).T * np.float32(ALPHA)
 
     c = np.array([height - 1, width - 1], np.float32).reshape(2, 1, 1, 1) / 2
     y, x = (np.mgrid[:height, :width].astype(np.float32)[:, None] - c) / scale
@@ -43,8 +43,8 @@ def interpolate(images, row, column):
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1))).astype(np.float32)
     row, column = np.clip(row + 1, 0, height + 0.999), np.clip(column + 1, 0, width + 0.999)
     i, j = row.astype(np.int32), column.astype(np.int32)
-    v, u = row - i, column - j
+    down, right = row - i, column - j
     pixels, stride = padded.reshape(-1), width + 2
     at = i * stride + j + np.arange(n).reshape(n, 1, 1) * padded[0].size
-    top, bottom = (pixels[at + k] + (pixels[at + k + 1] - pixels[at + k]) * u for k in (0, stride))
-    return np.rint(top + (bottom - top) * v).astype(np.uint8)
+    top, bottom = (pixels[at + k] + (pixels[at + k + 1] - pixels[at + k]) * right for k in (0, stride))
+    return np.rint(top + (bottom - top) * down).astype(np.uint8)

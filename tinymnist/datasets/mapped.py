@@ -13,7 +13,7 @@ from tinymnist.batches import Batches
 from tinymnist.idx import DataError
 
 COUNTED = 4 << 20  # pixels that pixel_statistics counts at once
-WHOLE = 256 << 20  # bytes of a mapped file up to which all of it is copied to the device
+WHOLE = 256 << 20  # bytes: a mapped file up to this size is copied to the device
 
 
 def map_file(path: str | os.PathLike) -> np.ndarray:
@@ -37,11 +37,11 @@ def release_pages(array):
 
 
 def read_rows(array, rows):
-    """array[rows]; of a mapped file they are read from the file, as one access to the mapping may load 2 MiB."""
+    """array[rows]; a mapped file is read instead, as one access to its mapping may load 2 MiB."""
     mapping = getattr(array, "_mmap", None)
     if mapping is None or not array[:1].flags.c_contiguous:
         return array[rows]
-    whole = array.base if isinstance(array.base, np.memmap) else array  # array may be a part of the mapped array
+    whole = array.base if isinstance(array.base, np.memmap) else array  # only the whole knows its offset
     begin = whole.offset + array.ctypes.data - whole.ctypes.data  # in the file
     size, step = array[:1].nbytes, array.strides[0]
     try:

@@ -51,7 +51,7 @@ FIVE_RULES = {
     "adadelta": [(88.63, 88.67), (89.66, 89.48), (89.62, 89.60), (91.19, 90.62), (89.68, 89.34)],
 }
 MNIST = "2e8bca69"  # the fingerprint of MNIST
-HELD_OUT = "; instead of the test images, the last "  # part of the source of data with held-out images
+HELD_OUT = "; instead of the test images, the last "  # marks Data.source if images are held out
 
 
 class Recipe(NamedTuple):
@@ -166,7 +166,7 @@ def hold_out(data, n):
     """The data with the last n training images as the test set, so that settings are not chosen by the real one."""
     if not 0 < n < len(data.train.labels):
         raise ValueError(f"of {len(data.train.labels):,} training images 1 to all but one can be held out, not {n:,}")
-    train, test = (Split(*(array[part] for array in data.train)) for part in (slice(-n), slice(-n, None)))
+    train, test = Split(*(array[:-n] for array in data.train)), Split(*(array[-n:] for array in data.train))
     return Data(train, test, data.name, f"{data.source}{HELD_OUT}{n:,} training images")
 
 

@@ -34,7 +34,7 @@ VERSION = 1  # of the format
 NAME = re.compile(r"epoch-(\d{4,})(?:-batch-(\d{5,}))?(?:\.(\d+))?")
 FILES = ("model.params", "optimizer.params")
 LARGEST = 1 << 30  # bytes of a file
-FIELDS = {
+FIELDS = {  # the types of the fields in run.json
     str: ("id", "rule", "data", "source", "where"),
     dict: ("hyper", "settings"),
     list: ("seen", "speed", "history"),
@@ -96,7 +96,7 @@ def save_checkpoint(directory, run, check):
         discard(part)
     check()
     others = [path for path in list_checkpoints(directory) if path != final]
-    spare = next(filter(read_state, others), None)  # stays, as the new one may be damaged later
+    spare = next(filter(read_state, others), None)  # the newest good one stays, in case the new one is damaged later
     for path in others:
         if path != spare:
             discard(path)
@@ -112,7 +112,6 @@ def load(directory, model=None):
     for error in damaged:
         print(f"{error}; the checkpoint before it is used", file=sys.stderr)
     try:
-        check_state(state)
         if model is None:
             if state["model"] not in MODELS:
                 raise DataError(f"{directory}: holds a model that is not one of tinymnist's own; give it as `model`")
@@ -147,11 +146,8 @@ def check_state(state):
     epochs = [Epoch(**epoch) for epoch in state["history"]]
     rows = [*state["seen"], state["speed"]]
     for epoch in epochs:
-        rows += [
-            *epoch.curve,
-            epoch.speed,
-            [x for x in vars(epoch).values() if x is not None and not isinstance(x, list)],
-        ]
+        plain = [x for name, x in vars(epoch).items() if name not in ("curve", "speed") and (name, x) != ("lr", None)]
+        rows += [*epoch.curve, epoch.speed, plain]
     if not all(isinstance(number, (int, float)) for row in rows for number in row):
         raise ValueError("the history holds something that is not a number")
     if {len(row) for row in state["seen"]} - {3} or {len(row) for epoch in epochs for row in epoch.curve} - {2}:
@@ -187,6 +183,7 @@ def read_checkpoint(path):
             raise DataError(f"{path}: has format {state['version']}, of another version of tinymnist, not {VERSION}")
         if text != seal(state):
             raise DataError(f"{path / 'run.json'}: is damaged: its checksum is wrong")
+        check_state(state)
         for file in state["sha256"]:
             if file not in FILES or not (path / file).is_file() or (path / file).stat().st_size > LARGEST:
                 raise DataError(f"{path}: is damaged: {str(file)[:40]!r} is not a file of a checkpoint")
@@ -195,8 +192,17 @@ def read_checkpoint(path):
             if hashlib.sha256(content).hexdigest() != state["sha256"][file]:
                 raise DataError(f"{path / file}: is damaged: its checksum is wrong")
         return state, {file: nd.load_frombuffer(content) for file, content in contents.items()}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, mx.MXNetError) as error:
-        reason = getattr(error, "strerror", None) or "it cannot be understood"
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+        mx.MXNetError,
+    ) as error:
+        reason = getattr(error, "strerror", None) or f"it cannot be understood: {str(error)[:200]}"
         raise DataError(f"{path}: is damaged: {reason}") from error
 
 

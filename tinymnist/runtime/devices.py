@@ -49,7 +49,7 @@ class Exchange:
 
     def __init__(self, devices, kvstore="local", timeout=60):
         self.devices, self.rank, self.workers = devices, 0, 1
-        self.member, self.store, self.keys = None, None, set()  # keys that the store knows
+        self.member, self.store, self.keys = None, None, set()  # names that the store knows
         if kvstore == "dist_sync":
             self.member = machines.join(timeout)
             self.store, self.keys = self.member.store, self.member.keys
@@ -65,7 +65,7 @@ class Exchange:
     def sum(self, vectors, name="gradients"):
         """Replace each of `vectors`, one on each device, by their sum over all devices and workers.
 
-        Sums of different arrays need different names: MXNet may exchange them in another order.
+        Different arrays need different names, as MXNet may reorder exchanges.
         """
         if self.store is None:  # one device on one machine
             return

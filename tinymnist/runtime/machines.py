@@ -57,10 +57,11 @@ class Member:
                     leave(1)
 
     def find_problem(self):
+        """A sentence, or None. Notices here, too, when all are connected."""
         now = time.monotonic()
         if self.what and now - self.since > self.timeout:
             return f"{self.what} took more than {self.timeout:g} seconds; another process may be dead"
-        # Are all connected? Before that, ps-lite counts no process as silent, even with −1 seconds.
+        # All connected? Before that, ps-lite counts nobody as silent; after it, with −1 seconds, everybody.
         if self.store and not self.connected and self.is_silent(sum(GROUPS), -1):
             self.connected = now
             if self.what == CONNECTION:

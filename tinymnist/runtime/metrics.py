@@ -34,7 +34,7 @@ def make_forward(model, compile=True):
 def evaluate_shares(forwards, shares):
     """`sum_results` of every batch. shares[i] yields batches, or None, on device i; forwards[i] runs them."""
     tables, unread = [], []
-    for parts in zip(*shares):  # of one batch
+    for parts in zip(*shares):  # one batch: a part, or None, for each device
         results = []
         for forward, part in zip(forwards, parts):
             if part:
@@ -48,23 +48,20 @@ def evaluate_shares(forwards, shares):
 
 
 def sum_results(batches):
-    """An array (batches, 3): examples, sum of losses, number correct. A batch is a list of BatchResult or None."""
+    """(batches, 3): examples, sum of losses, number correct. A batch is a list: of each device, BatchResult or None."""
+    table = np.zeros((len(batches), 3))
     found = [(number, result) for number, results in enumerate(batches) for result in results if result]
     if not found:
-        return np.zeros((len(batches), 3))
+        return table
     numbers, results = zip(*found)
     losses, logits, labels = (
         nd.concat(*(array.as_in_context(mx.cpu()) for array in column), dim=0) for column in zip(*results)
     )
     sizes = np.array([len(result.labels) for result in results])
-    right = loss.is_correct(logits, labels).asnumpy()
-
-    def add(numbers, values):
-        """The sum of the values for each batch, by the number of the batch."""
-        return np.bincount(numbers, values, len(batches))
-
-    columns = add(numbers, sizes), add(numbers, sizes * losses.asnumpy().astype("float64"))
-    return np.stack([*columns, add(np.repeat(numbers, sizes), right)], axis=1)
+    right = np.add.reduceat(loss.is_correct(logits, labels).asnumpy(), np.cumsum(sizes) - sizes, dtype=float)
+    rows = np.stack([sizes, sizes * losses.asnumpy().astype(float), right], axis=1)  # a row for each device's part
+    np.add.at(table, list(numbers), rows)
+    return table
 
 
 def average(table):

@@ -45,8 +45,7 @@ class Run:
         self.stop = False  # set it to end the run at the next batch from which it can be resumed
         self.stop_agreed = False  # set by LossReader for all workers when one has `stop` set
         self.id = os.urandom(8).hex()  # tells this run's checkpoints from those of others
-        self.locked = ()  # two names of the directory that is locked while the run trains: as given, and without links
-        self.check = None  # of lock_directory
+        self.locked = {}  # the locked directory by two names, as given and without links: the check of lock_directory
         contexts = devices.find_devices(settings.device)
         if model.weights is None:
             model.initialize(settings.seed, contexts[0])
@@ -97,15 +96,15 @@ class Run:
         if directory is None or self.exchange.rank > 0:
             yield None
         elif os.fspath(directory) in self.locked or (self.locked and os.path.realpath(directory) in self.locked):
-            yield self.check
+            yield next(iter(self.locked.values()))
         else:
             with checkpoint.lock_run_directory(directory, self.id) as check:
-                before = self.locked, self.check
-                self.locked, self.check = (os.fspath(directory), os.path.realpath(directory)), check
+                before = self.locked
+                self.locked = dict.fromkeys((os.fspath(directory), os.path.realpath(directory)), check)
                 try:
                     yield check
                 finally:
-                    self.locked, self.check = before
+                    self.locked = before
 
     @functools.cached_property
     def fingerprint(self):
@@ -173,6 +172,7 @@ class Run:
             if self.can_resume_here():
                 saver.before_batch(reader)
                 if self.stopping:
+                    reader.read()
                     return False
                 if has_dropout(self.model):
                     reseed_dropout(*seed, position.batch, self.exchange.rank)
@@ -238,13 +238,12 @@ class Saver:
 
     def before_batch(self, reader):
         position = self.run.position
-        is_due = self.every and position.batch - self.saved >= self.every
-        if is_due or self.run.stopping:
-            reader.read()  # completes position.seen, which is saved
-        if is_due and not self.run.stopping:
-            self.saved = position.batch
-            if self.directory:
-                self.run.save(self.directory)
+        if not self.every or position.batch - self.saved < self.every:
+            return
+        reader.read()  # completes position.seen, which is saved
+        self.saved = position.batch
+        if self.directory and not self.run.stopping:  # a run that stops is saved by Run.train
+            self.run.save(self.directory)
 
 
 class LossReader:

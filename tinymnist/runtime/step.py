@@ -27,7 +27,7 @@ class Step:
         self.model, self.optimizer, self.compile, self.share = model, optimizer, compile, share
         self.batches = make_batches(split, batch_size, model.weights.context, alter)
         self.forward = make_forward(model, compile)
-        self.update_hyper, self.replay_update = None, None  # the update as a graph, and its hyper-parameters
+        self.update_hyper, self.replay_update = None, None  # hyper-parameters of the recorded update, and the update
         optimizer.allocate(model.weights)
 
     def compute_gradient(self, batch, size):
@@ -93,6 +93,6 @@ def has_dropout(model):
 
 
 def reseed_dropout(seed, epoch, batch, worker):
-    """Seed MXNet's generator from the position. Each worker drops other units; worker 0 as a single process does."""
+    """Seed MXNet's generator by epoch and batch. Each worker drops other units; worker 0 as a single process."""
     numbers = (seed, epoch, batch, worker) if worker else (seed, epoch, batch)
     mx.random.seed(int(np.random.SeedSequence(numbers).generate_state(1)[0] >> 1))  # 31 bits, as MXNet takes an int
