@@ -125,7 +125,7 @@ def combine(name, text):
 
 def begin(name, path):
     """Write the file to work in, unless it is there already."""
-    again = cli.make_command(__file__, name, "--check")
+    again = cli.make_command(__file__, name, "--check") + "\nIf you are stuck, add --hint instead of --check."
     if path.exists():
         print(f"{path} is there already and stays as it is. Judge it with: {again}")
         return
@@ -159,6 +159,8 @@ def main(argv=None):
     def work(_):
         args = parser.parse_args(argv)
         if args.name is None:
+            if args.check or args.hint or args.solution:
+                raise ValueError("which exercise? Put its NAME before the option")
             for name, (module, function, *_) in EXERCISES.items():
                 print(f"{name:15} {function} in {module}.py")
             return print("begin with, for example: " + cli.make_command(__file__, "relu"))

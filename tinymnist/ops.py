@@ -83,7 +83,7 @@ def max_pool2d(x, kernel, *, stride=None, pad=0):
     """y[n,c,p,q] = max over i < KH, j < KW of x[n, c, p · stride + i − pad, q · stride + j − pad]; x is −∞ outside.
 
     x (N, C, H, W). Returns (N, C, OH, OW), OH = ⌊(H + 2 pad − KH) / stride⌋ + 1; by default, stride is the kernel.
-    Of equal maxima, the first in the window gets the gradient. Raises ValueError if no window fits.
+    Of equal maxima, the first in the window gets the gradient. Raises ValueError if no window fits, or pad ≥ kernel.
     """
     smallest = float(np.finfo(x.dtype).min)  # in place of −∞: no pixel is smaller
     return reduce_windows(nd.maximum, x, kernel, stride, pad, smallest)

@@ -237,6 +237,11 @@ def test_windows_that_do_not_fit_and_other_layouts_are_refused(op, size, kernel,
         op(nd.ones((1, 1, *size)), nd.ones((1, 1, kernel, kernel)) if op is ops.conv2d else kernel, **options)
 
 
+def test_the_padding_of_max_pool2d_is_smaller_than_any_pixel(device):
+    x = nd.full((1, 1, 2, 2), -1e30, device)
+    assert (ops.max_pool2d(x, 2, stride=1, pad=1).asnumpy() == np.float32(-1e30)).all()
+
+
 @pytest.mark.parametrize("op", [ops.conv2d, ops.max_pool2d, ops.avg_pool2d])
 def test_images_have_four_axes(op):
     with pytest.raises(ValueError, match=r"images \(3, 4, 4\) of layout 'NCHW'; expected four axes"):

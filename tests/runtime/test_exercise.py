@@ -56,9 +56,11 @@ WRONG = [  # exercise, what is replaced, and by what; what the check says
     ("relu", "nd.relu(x)", "nd.maximum(x, 0)", "the gradient by x is wrong in 24 of 120 elements"),
     ("log_softmax", "nd.log(nd.exp(shifted)", "nd.stop_gradient(nd.log(nd.exp(shifted))", "the gradient by logits is"),
     ("log_softmax", " - nd.stop_gradient(logits.max(axis=1, keepdims=True))", "", "-inf"),
-    ("xavier", "return uniform(shape, bound", "return uniform(shape, 2 * bound", "yours"),
-    ("momentum", "w += m", "w = w + m", "\n  w after the first step is wrong in"),
-    ("rmsprop", "h *= rho\n    h +=", "h = rho * h +", "step 1 is right: is the state kept? w after step 2 is wrong"),
+    ("xavier", "return uniform(shape, bound", "return uniform(shape, 2 * bound", "is 2 times what is expected"),
+    ("momentum", "w += m", "w = w + m", "\n  w stays as it is; change it in place"),
+    ("momentum", "w += m", "w -= m", "\n  w after step 1 is wrong in"),
+    ("rmsprop", "h *= rho\n    h +=", "h = rho * h +", "by the right formula, in the right order? w after step 2"),
+    ("max_pool2d", "np.finfo(x.dtype).min", "-1e9", "the test says: assert (ops.max_pool2d("),
     ("batches", "yield self.take(order[begin : begin + self.batch_size])", "yield order[begin:]", "values to unpack"),
     ("batches", "order[begin : begin + self.batch_size]", "order[begin:]", "shape (7, 1, 2, 3); expected (0, 1, 2, 3)"),
     ("dense", "nd.dot(x, weight, transpose_b=True)", "nd.FullyConnected(x, weight)", "nd.FullyConnected is not"),
@@ -119,6 +121,7 @@ def test_list_hint_and_solution(capsys):
     assert command("exercise")() == 0
     out = capsys.readouterr().out
     assert all(name in out for name in exercise.EXERCISES)
+    assert refused(capsys, command("exercise")("--check"), "which exercise?")
     for name in exercise.EXERCISES:
         assert command("exercise")(name, "--hint") == command("exercise")(name, "--solution") == 0
     exec(textwrap.dedent("\n".join(re.findall("^    .*", exercise.EXERCISES["conv2d"].hint, re.MULTILINE))))
