@@ -13,7 +13,7 @@ from tinymnist.runtime.settings import Settings
 
 # Chosen by the loss on held-out training images. LeNet's tanh needs smaller first steps of adagrad and adadelta: large
 # ones saturate it.
-OTHER = {
+USUAL = {
     "sgd": {"lr": 0.1},
     "momentum": {"lr": 0.05, "momentum": 0.9},
     "adagrad": {"lr": 0.02},
@@ -22,14 +22,14 @@ OTHER = {
 }
 HYPER = {
     "softmax": {
-        **OTHER,
+        **USUAL,
         "momentum": {"lr": 0.02, "momentum": 0.9},
         "adagrad": {"lr": 0.05},
         "adadelta": {"rho": 0.9, "eps": 1e-6},
     },
-    "mlp": OTHER,
-    "lenet": {**OTHER, "adagrad": {"lr": 0.005}, "adadelta": {"rho": 0.95, "eps": 1e-6}},
-    "dropout-cnn": OTHER,
+    "mlp": USUAL,
+    "lenet": {**USUAL, "adagrad": {"lr": 0.005}, "adadelta": {"rho": 0.95, "eps": 1e-6}},
+    "dropout-cnn": USUAL,
 }
 SETTINGS = {"softmax": {"epochs": 5, "batch_size": 64}, "dropout-cnn": {"epochs": 8, "batch_size": 64}}
 
@@ -68,7 +68,7 @@ class Recipe(NamedTuple):
     then: int = 0  # train this many more epochs from the saved checkpoint
 
 
-TEN = {"epochs": 10, "batch_size": 100}
+TEN_EPOCHS = {"epochs": 10, "batch_size": 100}
 UNIFORM, XAVIER = ("uniform", 0.07), ("xavier", 2.24)  # uniform 0.07 is Gluon's default
 NOTEBOOK = '"Experiments with MXNet and Handwritten Digits recognition", a notebook'
 SYMBOLIC = '"Handwritten Digit Recognition", Apache MXNet tutorial, symbolic version'
@@ -80,7 +80,7 @@ MLP = Recipe(
     arguments={"init": UNIFORM},
     rule="sgd",
     hyper={"lr": 0.1},
-    settings=TEN,
+    settings=TEN_EPOCHS,
 )
 LENET = MLP._replace(
     title="LeNet with tanh",
@@ -118,7 +118,7 @@ RECIPES = {
         published=f"test accuracy above 0.94, around 0.96, in {GLUON}",
         arguments={"init": XAVIER},
         hyper={"lr": 0.02},
-        settings={**TEN, "device": "cpu:0,cpu:1"},
+        settings={**TEN_EPOCHS, "device": "cpu:0,cpu:1"},
     ),
     "lenet-xavier": LENET._replace(
         title="the imperative LeNet: Xavier initialization, tanh on its output too",

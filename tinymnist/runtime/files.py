@@ -23,18 +23,19 @@ def lock_directory(directory: str | os.PathLike):
     DataError if no file can be written there, or it is locked already.
     """
 
-    def check():
-        with contextlib.suppress(OSError):
-            if os.path.samestat(os.stat(directory), os.fstat(handle)):
-                return
-        raise DataError(f"{directory}: was moved, removed or replaced during the run; nothing more is saved")
-
     try:
         Path(directory).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):  # finds out now whether files can be written
             handle = os.open(directory, os.O_RDONLY)
     except OSError as error:
         raise DataError(f"{directory}: nothing can be saved there: {error.strerror or error}") from error
+
+    def check():
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(directory), os.fstat(handle)):
+                return
+        raise DataError(f"{directory}: was moved, removed or replaced during the run; nothing more is saved")
+
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

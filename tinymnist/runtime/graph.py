@@ -24,7 +24,7 @@ from tinymnist.windows import CONSTANTS
 
 
 class Replay:
-    """function(*inputs): recorded when inputs of these shapes come for the first time, replayed from then on.
+    """function(*inputs): recorded when inputs of these shapes come first, replayed from then on. Types must not change.
 
     `parameters` are marked arrays that the function uses besides its inputs; gradients reach them as usual, but only
     from the first result. The function must return a list of arrays of one type. It must not take decisions by the
@@ -50,8 +50,8 @@ class Replay:
     def record(self, inputs):
         """Run the function. Returns (graph, arguments), and the results. Arguments are arrays, or numbers of inputs."""
         copies = [x.copy() for x in inputs]
-        for array in (*copies, *CONSTANTS.values()):  # a `backward` without a graph removes the marks of constants
-            array.attach_grad("null")  # a mark without a gradient
+        for array in (*copies, *CONSTANTS.values()):  # a plain `backward` removes the marks of constants
+            array.attach_grad("null")  # a mark gives a name; "null": no gradient
         with autograd.record(train_mode=autograd.is_training()):
             first, *others = self.function(*copies)
             results = [first, *map(nd.stop_gradient, others)]  # only the loss needs a gradient
@@ -86,7 +86,7 @@ class StandIn(nd.NDArray):
     changed = False
 
     def __init__(self, array):
-        super().__init__(array.handle)  # MXNet's pointer to the data; only one array may own it
+        super().__init__(array.handle)  # takes over MXNet's pointer to the data: only one array may free it
         array.handle = None
 
     def become(self, array):
@@ -110,12 +110,12 @@ def name_of(array):
 
 
 def build_graph(results, arguments):
-    """(graph, what to call it with) for recorded arrays. `arguments` has, by name, what the graph may be called with.
+    """(graph, its arguments) for recorded arrays. `arguments` has, by name, what the graph may be called with.
 
     Raises ValueError if the recorded function used another array, or copied one.
     """
-    # get_symbol takes one array, so all results are joined. The children of concat are the reshaped results, and the
-    # children of those are the results.
+    # get_symbol takes one array, so all results are joined by concat(reshape(result), …). get_children undoes first
+    # concat, then reshape.
     joined = nd.concat(*[nd.reshape(array, shape=(-1,)) for array in results], dim=0)
     graph = autograd.get_symbol(joined).get_children().get_children()
     names = graph.list_inputs()

@@ -43,7 +43,7 @@ class Run:
         self.model, self.settings = model, settings
         self.position, self.history = Position(), []
         self.stop = False  # set it to end the run at the next batch from which it can be resumed
-        self.stop_agreed = False  # set by LossReader for all workers when one has `stop` set
+        self.stop_agreed = False  # by all workers: LossReader sets it when one has `stop` set
         self.id = os.urandom(8).hex()  # tells this run's checkpoints from those of others
         self.locked = {}  # the locked directory by two names, as given and without links: the check of lock_directory
         contexts = devices.find_devices(settings.device)
@@ -129,6 +129,7 @@ class Run:
 
     @property
     def stopping(self):
+        """`stop`, or with several workers what they have agreed on"""
         return self.stop if self.exchange.workers == 1 else self.stop_agreed
 
     def can_resume_here(self):
@@ -275,7 +276,8 @@ class LossReader:
             position.seen.append([int(examples), loss / examples, int(correct)])
         if not np.isfinite(run.model.weights.asnumpy()).all():  # after the last step, which no loss has seen
             self.diverge(f"after epoch {position.epoch + 1}, batch {len(position.seen)} weights are not finite")
-        before, position.seconds = position.seconds, time.perf_counter() - self.began
+        before = position.seconds
+        position.seconds = time.perf_counter() - self.began
         position.speed.append(round(table[:, 0].sum() / (position.seconds - before), 1))
 
     def diverge(self, what):

@@ -32,7 +32,7 @@ class Settings:
 
     def __post_init__(self):
         for name, value in vars(self).items():
-            if isinstance(value, np.generic):  # a number of numpy's
+            if isinstance(value, np.generic):  # numpy's; JSON needs Python's
                 object.__setattr__(self, name, value.item())
         for name, low in {"epochs": 0, "batch_size": 1, "seed": 0, "log_interval": 1}.items():
             value = getattr(self, name)
