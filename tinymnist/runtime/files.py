@@ -22,7 +22,6 @@ def lock_directory(directory: str | os.PathLike):
     Yields a function, to be called before each write: it raises DataError if the path leads elsewhere by now. Raises
     DataError if no file can be written there, or it is locked already.
     """
-
     try:
         Path(directory).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):  # finds out now whether files can be written
