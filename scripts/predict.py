@@ -16,7 +16,6 @@ import tinymnist as tm
 from tinymnist.checks import check_images, check_split
 from tinymnist.datasets.load import load_test_split
 from tinymnist.datasets.mapped import map_file
-from tinymnist.datasets.pictures import lay_on, open_picture, read_picture
 from tinymnist.experiments import figures
 from tinymnist.experiments.evaluation import confusion_matrix, find_mistakes
 from tinymnist.idx import replace_file
@@ -81,6 +80,8 @@ def check_options(args):
 
 def read_pictures(args):
     """The pictures that can be read; args.pictures keeps their names. The others are named on stderr."""
+    from tinymnist.datasets.pictures import read_picture  # needs pillow and scipy
+
     images, names = [], []
     for path in args.pictures:
         try:
@@ -155,6 +156,8 @@ def draw(directory, model, found, matrix, mistakes, pictures):
         return figures.draw_predictions(*select(found[1:], some), title, directory / name)
 
     if pictures:
+        from tinymnist.datasets.pictures import lay_on, open_picture
+
         originals = [lay_on(open_picture(path), "white") for path in pictures[:SHOWN]]
         found = found._replace(images=figures.put_side_by_side(originals, found.images))
     title = "predicted digit and its probability" + ("; right: what the network sees" if pictures else "")

@@ -12,13 +12,18 @@ import os
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageOps
+from scipy import ndimage
 
 from tinymnist.idx import DataError, report_errors
 
 SIDE, BOX = 28, 20
 LARGEST = 256  # larger pictures are reduced to this many pixels a side before the ink is looked for
-STROKE = 0.2  # strokes are narrower than this share of the picture, shadows and sheets of paper are wider
+STROKE = 0.3  # strokes are narrower than this share of the picture; shadows and sheets of paper are wider
+TILT = 0.14  # ruled lines climb at most this share of their length, 8 degrees
 EDGE = 0.9  # a stroke has an edge along this share of its outline
+THICK = 0.6  # a spot of this share of the digit is no stroke; one in 4000 of MNIST's digits has one
+NORMAL = 0.2  # strokes wider than this share of the digit are made narrower; one in 16 of MNIST's digits has such
 FORMATS = ("PNG", "JPEG")
 
 
@@ -40,8 +45,6 @@ def read_picture(path: str | os.PathLike) -> np.ndarray:
 
 def open_picture(path):
     """The picture in RGBA, the right way up, with at most LARGEST pixels a side."""
-    from PIL import Image, ImageOps
-
     with report_errors(path):
         content = Path(path).read_bytes()
     try:
@@ -60,16 +63,12 @@ def open_picture(path):
 
 def lay_on(picture, colour):
     """Colours (H, W, 3) of a picture with transparent parts on a background."""
-    from PIL import Image
-
     paper = Image.new("RGBA", picture.size, colour)
     return np.asarray(Image.alpha_composite(paper, picture).convert("RGB"), np.float64)
 
 
 def find_digit(colours):
     """The ink (H, W) of the one digit, 0 elsewhere. Raises LookupError without ink, DataError without one digit."""
-    from scipy import ndimage
-
     border = np.median(np.concatenate([colours[0], colours[-1], colours[:, 0], colours[:, -1]]), axis=0)
     change = colours - border
     ink = np.abs(change).max(axis=2)
@@ -80,8 +79,7 @@ def find_digit(colours):
     one_sided = np.minimum(change.max(axis=(0, 1)), -change.min(axis=(0, 1))).max() < ink.max() / 5
     if one_sided and fills_the_picture(ink):
         return ink
-    smooth = 0.003 * max(ink.shape)  # against noise
-    colours = ndimage.gaussian_filter(colours, (smooth, smooth, 0))
+    colours = ndimage.gaussian_filter(colours, np.array([0.003, 0.003, 0]) * max(ink.shape))  # against noise
     channels = colours[:, :, :1] if (colours == colours[:, :, :1]).all() else colours
     found = [find_strokes(grey) for c in np.moveaxis(channels, 2, 0) for grey in (c, 255 - c)]  # dark or bright ink
     _, ink, parts = max(found, key=lambda one: one[0])
@@ -90,8 +88,6 @@ def find_digit(colours):
 
 def fills_the_picture(ink):
     """Whether the picture was cut out at the edges of its digit: narrow strokes connect all four sides."""
-    from scipy import ndimage
-
     inside, m = ink > ink.max() / 2, 1 + max(ink.shape) // 20
     parts, _ = ndimage.label(ink > ink.max() / 10, np.ones((3, 3)))
     sides = parts[:m], parts[-m:], parts[:, :m], parts[:, -m:]
@@ -103,14 +99,11 @@ def fills_the_picture(ink):
 
 def find_strokes(grey):
     """Strokes, darker than the paper. Returns how clear they are, the ink (H, W), and its parts, numbered from 1."""
-    from scipy import ndimage
-
     # A closing fills what is dark and narrow. It leaves the paper, with its shadows and edges.
     size = int(STROKE * max(grey.shape)) | 1
     paper = ndimage.grey_closing(np.pad(grey, size, "edge"), size)[size:-size, size:-size]
     ink = (paper - grey) / (paper + 40)  # a ratio, about the same in light and in shadow
-    for axis in (1, 0):  # ruled lines: what nine tenths of a row or column have is not the digit
-        ink = (ink - np.percentile(ink, 10, axis, keepdims=True)).clip(0)
+    ink = remove_lines(remove_lines(ink).T).T  # horizontal ones, then vertical ones
     noise = 4 * np.median(ink) + 0.05
     if ink.max() < noise:
         return 0, ink, None
@@ -122,15 +115,29 @@ def find_strokes(grey):
     edges = brightest - ndimage.grey_erosion(grey, 5)
     share = ndimage.mean((edges / (brightest + 40) > level)[outline], parts[outline], range(1, count + 1))
     at_border = np.isin(range(1, count + 1), np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))
-    kept = np.append(False, ~at_border & (share > EDGE))
-    parts, count = ndimage.label(kept[parts], np.ones((3, 3)))
+    parts, count = ndimage.label(np.append(False, ~at_border & (share > EDGE))[parts], np.ones((3, 3)))
     return max(ndimage.sum(edges * outline, parts, range(1, count + 1)), default=0), ink, parts
+
+
+def remove_lines(ink):
+    """Ink (H, W) without ruled lines that are at most 8 degrees off the horizontal."""
+    width, margin = ink.shape[1], int(TILT * ink.shape[1] / 2) + 1
+    padded = np.pad(ink.astype(np.float32), ((margin, margin), (0, 0)))
+    y, x = np.arange(len(padded))[:, None], np.arange(width)
+
+    def measure(climb, x):
+        """The ink that nine tenths of each line have, which the digit has not, and how far the line rises at x."""
+        rise, n = np.rint(climb * (x / width - 0.5)).astype(int), len(x) // 10
+        return np.partition(padded[(y + rise).clip(0, len(y) - 1), x], n, axis=1)[:, n], rise
+
+    some = x[:: max(1, width // 32)]  # enough to find the slope
+    climb = max(range(-2 * margin, 2 * margin + 1), key=lambda n: measure(n, some)[0].var())
+    line, rise = measure(climb, x)
+    return (ink - line[y[margin:-margin] - rise]).clip(0)
 
 
 def choose_parts(ink, parts):
     """The ink (H, W) of the parts that belong to the digit: the largest one, and those close to it; 0 elsewhere."""
-    from scipy import ndimage
-
     if parts is None:
         raise LookupError
     boxes, areas = ndimage.find_objects(parts), np.bincount(parts.ravel())[1:]
@@ -156,16 +163,18 @@ def choose_parts(ink, parts):
     height, width = (np.ptp(np.flatnonzero(digit.any(axis))) for axis in (1, 0))
     if width > 1.5 * height:  # one in 160 of MNIST's digits is so wide
         raise DataError("holds several digits that touch; expected one, not wider than 1.5 times its height")
-    if 2 * ndimage.distance_transform_edt(digit).max() > 0.45 * max(height, width):  # MNIST's thickest have 0.4
+    size, depth = max(height, width), ndimage.distance_transform_edt(digit) - 0.5
+    if 2 * depth.max() > THICK * size:
         raise DataError("holds no digit that can be read; its strokes are too thick")
+    excess = 4 * depth[digit].mean() - NORMAL * size  # a stroke is four times as wide as its mean depth
+    if excess > 0:  # a marker: take off half of the excess on each side
+        return (depth + 0.5 - excess / 2).clip(0, 1)
     near = ndimage.binary_dilation(digit, np.ones((3, 3)), iterations=2)
     return np.where(near, ink / np.percentile(ink[digit], 75), 0).clip(0, 1)
 
 
 def to_mnist(grey: np.ndarray) -> np.ndarray:
     """Bring grey levels (H, W), bright ink on a dark background, into MNIST's form: (28, 28) uint8, at most 255."""
-    from PIL import Image
-
     if grey.ndim != 2 or grey.size == 0 or grey.max() == grey.min():
         raise DataError(f"is blank; expected a digit in its {grey.shape} pixels")
     ink = (grey - grey.min()) / float(grey.max() - grey.min())
