@@ -11,6 +11,7 @@ import re
 import resource
 import shutil
 import stat
+import struct
 import subprocess
 import sys
 import time
@@ -198,6 +199,74 @@ def test_a_checkpoint_with_impossible_fields_is_a_sentence(changes, data, direct
     reseal(directory / "epoch-0000", **changes)
     with pytest.raises(tm.DataError):
         tm.resume(directory, data)
+
+
+def other_numbers(content, begin, *numbers, kind="<Q"):
+    """The content of a file with other numbers at one place of it"""
+    new = b"".join(struct.pack(kind, number) for number in numbers)
+    return content[:begin] + new + content[begin + len(new) :]
+
+
+MXNET = {  # contents of model.params that MXNet's own reader takes, or takes gigabytes for
+    "no arrays": lambda content: content[:16] + bytes(16),
+    "no names": lambda content: content[: content.index(b"0.weight") - 16] + bytes(8),
+    "many arrays": lambda content: other_numbers(content, 16, len(content) * 1000),
+    "many names": lambda content: other_numbers(
+        content, content.index(b"0.weight") - 16, len(content) * 1000
+    ),
+    "a shape of 2^64 numbers": lambda content: other_numbers(content, 36, 1 << 32, 1 << 32),
+    "a negative shape": lambda content: other_numbers(content, 36, -10, -784, kind="<q"),
+    "a thousand million dimensions": lambda content: other_numbers(content, 32, 10**9, kind="<I"),
+    "whole numbers": lambda content: other_numbers(content, 60, 4, kind="<I"),
+    "an unknown type": lambda content: other_numbers(content, 60, 99, kind="<I"),
+    "a long name": lambda content: other_numbers(content, content.index(b"0.weight") - 8, 1 << 63),
+}
+
+
+@pytest.mark.parametrize("harm", MXNET)
+@pytest.mark.parametrize("name", FILES[:2])
+def test_arrays_with_impossible_headers_are_a_sentence_and_take_no_memory(harm, name, data, directory):
+    make_run(data).save(directory)
+    path = directory / "epoch-0000"
+    content = MXNET[harm]((path / "model.params").read_bytes())
+    (path / name).write_bytes(content)
+    digests = {file: hashlib.sha256((path / file).read_bytes()).hexdigest() for file in FILES[:2]}
+    reseal(path, sha256=digests)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(tm.DataError, match=r"epoch-0000: is damaged: it cannot be understood|holds the .* of another"):
+        tm.resume(directory, data)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10  # KiB
+
+
+@pytest.mark.parametrize("kind", ["csr", "row_sparse"])
+def test_sparse_arrays_are_a_sentence(kind, data, directory):
+    run = make_run(data)
+    run.save(directory)
+    path = directory / "epoch-0000"
+    arrays = {name: array.tostype(kind) if array.ndim == 2 else array for name, array in run.model.parameters.items()}
+    nd.save(str(path / "model.params"), arrays)
+    digests = {file: hashlib.sha256((path / file).read_bytes()).hexdigest() for file in FILES[:2]}
+    reseal(path, sha256=digests)
+    with pytest.raises(tm.DataError, match="epoch-0000: is damaged: it cannot be understood"):
+        tm.resume(directory, data)
+
+
+def test_a_huge_file_in_a_checkpoint_is_not_read(data, directory):
+    make_run(data).save(directory)
+    for name in reversed(FILES):
+        os.truncate(directory / "epoch-0000" / name, 1 << 40)  # takes no space on the disk
+        with pytest.raises(tm.DataError, match=f"'{name}' is not a file of a checkpoint"):
+            tm.resume(directory, data)
+        shutil.rmtree(directory)
+        make_run(data).save(directory)
+
+
+def test_a_long_name_in_a_checkpoint_is_cut(data, directory):
+    make_run(data).save(directory)
+    reseal(directory / "epoch-0000", settings={"x" * 10**6: 1})
+    with pytest.raises(tm.DataError, match=r"cannot be understood: .*xxx") as caught:
+        tm.resume(directory, data)
+    assert len(str(caught.value)) < 1000
 
 
 @pytest.mark.parametrize("name", FILES)
