@@ -84,6 +84,21 @@ def test_a_run_is_saved_before_its_first_batch_and_before_an_epoch_is_reported(d
     assert bits(tm.resume(directory, data)) == bits(make_run(data, epochs=1).train())
 
 
+@pytest.mark.parametrize("batch", [3, 10])
+def test_a_run_that_on_batch_saves_keeps_the_losses_of_all_batches(batch, data, directory):
+    """The device has computed them, but the log interval in which they are read is not over."""
+
+    def on_batch(run, examples):
+        if run.position.batch == batch:
+            run.save(directory)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        make_run(data, log_interval=100).train(save=directory, on_batch=on_batch)
+    expected = make_run(data, log_interval=100).train()
+    assert bits(tm.resume(directory, data).train()) == bits(expected)
+
+
 def test_the_same_point_saved_again_is_a_newer_checkpoint(data, directory):
     run = make_run(data)
     for name in ("epoch-0000", "epoch-0000.1", "epoch-0000.2"):
@@ -211,9 +226,7 @@ MXNET = {  # contents of model.params that MXNet's own reader takes, or takes gi
     "no arrays": lambda content: content[:16] + bytes(16),
     "no names": lambda content: content[: content.index(b"0.weight") - 16] + bytes(8),
     "many arrays": lambda content: other_numbers(content, 16, len(content) * 1000),
-    "many names": lambda content: other_numbers(
-        content, content.index(b"0.weight") - 16, len(content) * 1000
-    ),
+    "many names": lambda content: other_numbers(content, content.index(b"0.weight") - 16, len(content) * 1000),
     "a shape of 2^64 numbers": lambda content: other_numbers(content, 36, 1 << 32, 1 << 32),
     "a negative shape": lambda content: other_numbers(content, 36, -10, -784, kind="<q"),
     "a thousand million dimensions": lambda content: other_numbers(content, 32, 10**9, kind="<I"),
