@@ -564,6 +564,30 @@ def test_a_directory_replaced_while_a_checkpoint_is_written_is_not_cleaned(data,
     assert names(directory) == ["epoch-0001", "epoch-0002", "history.json"]
 
 
+@pytest.mark.parametrize("step", ["mkdir", "seal", "read_checkpoint", "rename"])
+def test_a_directory_replaced_at_any_step_of_saving_is_not_changed(step, data, directory, monkeypatch):
+    """Another run saves there. Its checkpoints and its half-written one stay, and no other joins them."""
+    run, other = save_epochs(data, directory), save_epochs(data, directory.with_name("other"))
+    half = directory.with_name("other") / f".epoch-0002.1.{os.getpid() + 1}.part"
+    half.mkdir()
+    before = names(half.parent)
+    owner = Path if step in ("mkdir", "rename") else checkpoint
+    original = getattr(owner, step)
+
+    def replace(*args, **options):
+        monkeypatch.setattr(owner, step, original)
+        os.rename(directory, directory.with_name("moved"))
+        os.rename(directory.with_name("other"), directory)
+        return original(*args, **options)
+
+    with run.lock(directory):
+        monkeypatch.setattr(owner, step, replace)
+        with pytest.raises(tm.DataError, match="run: was moved, removed or replaced"):
+            run.save(directory)
+    assert names(directory) == before
+    assert bits(tm.resume(directory, data)) == bits(other)
+
+
 @pytest.mark.parametrize("name", [".epoch-0007.part", "epoch-0000.1"])
 def test_a_link_to_a_directory_is_removed_and_not_what_it_leads_to(name, data, directory, tmp_path):
     run, target = make_run(data), tmp_path / "target"
@@ -581,7 +605,7 @@ def test_nothing_is_written_through_a_link(data, directory, tmp_path):
 
     def on_batch(run, examples):
         if run.position.batch == 5:
-            (directory / ".epoch-0001.part").symlink_to(tmp_path / "target")
+            (directory / f".epoch-0001.{os.getpid()}.part").symlink_to(tmp_path / "target")
 
     with pytest.raises(tm.DataError, match="no checkpoint can be written: File exists"):
         make_run(data).train(save=directory, on_batch=on_batch)

@@ -79,7 +79,7 @@ def save_checkpoint(directory, run, check):
     points = map(parse_name, list_checkpoints(directory))
     again = [number + 1 for epoch, batch, number in points if (epoch, batch) == (position.epoch, position.batch)]
     name += f".{max(again)}" if again else ""
-    final, part = directory / name, directory / f".{name}.part"
+    final, part = directory / name, directory / f".{name}.{os.getpid()}.part"  # no other run's, if the path leads to it
     try:
         part.mkdir()
         states = {str(i): vector for i, vector in enumerate(run.optimizer.state)}
@@ -89,18 +89,20 @@ def save_checkpoint(directory, run, check):
         for path in (*part.iterdir(), part):
             sync(path)
         read_checkpoint(part)
+        check()
         with replace_file(directory / "history.json") as stream:
             stream.write(json.dumps([dataclasses.asdict(epoch) for epoch in run.history], indent=1).encode())
         part.rename(final)
         sync(directory)
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, DataError) as error:
+        check()
+        reason = getattr(error, "strerror", None) or error
         raise DataError(f"{directory}: no checkpoint can be written: {reason}; earlier ones are unchanged") from error
     finally:
         discard(part)
-    check()
     others = [path for path in list_checkpoints(directory) if path != final]
     spare = next(filter(read_state, others), None)  # stays, as the new one may be damaged later
+    check()
     for path in others:
         if path != spare:
             discard(path)
