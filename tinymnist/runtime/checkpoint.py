@@ -225,7 +225,7 @@ def read_arrays(content):
         arrays.append(np.frombuffer(stream.read(size), DTYPES[dtype]).reshape(shape))
     (count,) = read("Q")
     names = [stream.read(*read("Q")).decode() for _ in range(count)]
-    return {name: nd.array(array, dtype=array.dtype) for name, array in zip(names, arrays)}
+    return {name: nd.array(array, mx.cpu(), array.dtype) for name, array in zip(names, arrays)}
 
 
 def read_state(path):
