@@ -23,6 +23,7 @@ from runs import SMALL, bits, digits, make_run
 
 import tinymnist as tm
 from tinymnist.backend import nd
+from tinymnist.experiments import recipes
 from tinymnist.runtime import checkpoint
 
 FILES = ["model.params", "optimizer.params", "run.json"]
@@ -195,6 +196,7 @@ def test_only_the_four_models_are_built_by_name(data, directory):
         *({name: value} for name in ("mean", "std") for value in ("1", float("nan"), float("inf"))),
         *({name: []} for name in ("model", "rule", "where", "data")),
         {"std": 0},
+        {"source": 5},
         {"batch": -1},
         {"arguments": {"hidden": 5}},
         {"arguments": {"hidden": [5] * 1000}},
@@ -214,6 +216,8 @@ def test_a_checkpoint_with_impossible_fields_is_a_sentence(changes, data, direct
     reseal(directory / "epoch-0000", **changes)
     with pytest.raises(tm.DataError):
         tm.resume(directory, data)
+    with pytest.raises(tm.DataError):
+        recipes.resume_run(directory)
 
 
 def other_numbers(content, begin, *numbers, kind="<Q"):

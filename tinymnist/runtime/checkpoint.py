@@ -45,6 +45,7 @@ FIELDS = {
     int: ("examples", "epoch", "batch"),
     (int, float): ("mean", "std", "seconds"),
 }
+MISTAKES = (TypeError, ValueError, LookupError, AttributeError, OverflowError)  # that impossible fields lead to
 MODELS = {make.__name__: make for make in models.MODELS.values()}
 
 
@@ -118,12 +119,11 @@ def load(directory, model=None):
     for error in damaged:
         print(f"{error}; the checkpoint before it is used", file=sys.stderr)
     try:
-        check_state(state)
         if model is None:
             if state["model"] not in MODELS:
                 raise DataError(f"{directory}: holds a model that is not one of tinymnist's own; give it as `model`")
             model = MODELS[state["model"]](**state["arguments"])
-    except (TypeError, ValueError, LookupError, AttributeError, OverflowError, mx.MXNetError) as error:
+    except (*MISTAKES, mx.MXNetError) as error:
         raise DataError(f"{directory}: its checkpoint cannot be understood: {str(error)[:200]}") from error
     model.mean, model.std = state["mean"], state["std"]
     saved = arrays.get("model.params", {})
@@ -183,7 +183,7 @@ def newest(directory):
 
 
 def read_checkpoint(path):
-    """Return (state, {file: arrays}). Raises DataError unless the format and all checksums are as expected."""
+    """Return (state, {file: arrays}). Raises DataError unless format, fields and checksums are as expected."""
     try:
         text = read_file(path, "run.json")
         state = json.loads(text)["run"]
@@ -191,13 +191,14 @@ def read_checkpoint(path):
             raise DataError(f"{path}: has format {state['version']}, of another version of tinymnist, not {VERSION}")
         if text != seal(state):
             raise DataError(f"{path / 'run.json'}: is damaged: its checksum is wrong")
+        check_state(state)
         contents = {file: read_file(path, file) for file in state["sha256"]}
         for file, content in contents.items():
             if hashlib.sha256(content).hexdigest() != state["sha256"][file]:
                 raise DataError(f"{path / file}: is damaged: its checksum is wrong")
         return state, {file: read_arrays(content) for file, content in contents.items()}
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, struct.error) as error:
-        reason = getattr(error, "strerror", None) or "it cannot be understood"
+    except (OSError, RecursionError, struct.error, *MISTAKES) as error:
+        reason = getattr(error, "strerror", None) or f"it cannot be understood: {str(error)[:200]}"
         raise DataError(f"{path}: is damaged: {reason}") from error
 
 
