@@ -12,6 +12,7 @@ import re
 import resource
 import shutil
 import stat
+import struct
 import subprocess
 import sys
 import time
@@ -83,6 +84,21 @@ def test_a_run_is_saved_before_its_first_batch_and_before_an_epoch_is_reported(d
     with pytest.raises(ZeroDivisionError):
         run.train(save=directory, on_epoch=lambda run: 1 / 0)
     assert bits(tm.resume(directory, data)) == bits(make_run(data, epochs=1).train())
+
+
+@pytest.mark.parametrize("batch", [3, 10])
+def test_a_run_that_on_batch_saves_keeps_the_losses_of_all_batches(batch, data, directory):
+    """The device has computed them, but the log interval in which they are read is not over."""
+
+    def on_batch(run, examples):
+        if run.position.batch == batch:
+            run.save(directory)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        make_run(data, log_interval=100).train(save=directory, on_batch=on_batch)
+    expected = make_run(data, log_interval=100).train()
+    assert bits(tm.resume(directory, data).train()) == bits(expected)
 
 
 def test_the_same_point_saved_again_is_a_newer_checkpoint(data, directory):
@@ -181,6 +197,7 @@ def test_only_the_four_models_are_built_by_name(data, directory):
         *({name: value} for name in ("mean", "std") for value in ("1", float("nan"), float("inf"))),
         *({name: []} for name in ("model", "rule", "where", "data")),
         {"std": 0},
+        {"source": 5},
         {"batch": -1},
         {"arguments": {"hidden": 5}},
         {"arguments": {"hidden": [5] * 1000}},
@@ -213,6 +230,72 @@ def test_a_checkpoint_with_impossible_fields_is_a_sentence(changes, data, direct
         tm.resume(directory, data)
     with pytest.raises(tm.DataError):
         recipes.resume_run(directory, "digits")
+
+
+def other_numbers(content, begin, *numbers, kind="<Q"):
+    """The content of a file with other numbers at one place of it"""
+    new = b"".join(struct.pack(kind, number) for number in numbers)
+    return content[:begin] + new + content[begin + len(new) :]
+
+
+MXNET = {  # contents of model.params that MXNet's own reader takes, or takes gigabytes for
+    "no arrays": lambda content: content[:16] + bytes(16),
+    "no names": lambda content: content[: content.index(b"0.weight") - 16] + bytes(8),
+    "many arrays": lambda content: other_numbers(content, 16, len(content) * 1000),
+    "many names": lambda content: other_numbers(content, content.index(b"0.weight") - 16, len(content) * 1000),
+    "a shape of 2^64 numbers": lambda content: other_numbers(content, 36, 1 << 32, 1 << 32),
+    "a negative shape": lambda content: other_numbers(content, 36, -10, -784, kind="<q"),
+    "a thousand million dimensions": lambda content: other_numbers(content, 32, 10**9, kind="<I"),
+    "whole numbers": lambda content: other_numbers(content, 60, 4, kind="<I"),
+    "an unknown type": lambda content: other_numbers(content, 60, 99, kind="<I"),
+    "a long name": lambda content: other_numbers(content, content.index(b"0.weight") - 8, 1 << 63),
+}
+
+
+@pytest.mark.parametrize("harm", MXNET)
+@pytest.mark.parametrize("name", FILES[:2])
+def test_arrays_with_impossible_headers_are_a_sentence_and_take_no_memory(harm, name, data, directory):
+    make_run(data).save(directory)
+    path = directory / "epoch-0000"
+    content = MXNET[harm]((path / "model.params").read_bytes())
+    (path / name).write_bytes(content)
+    digests = {file: hashlib.sha256((path / file).read_bytes()).hexdigest() for file in FILES[:2]}
+    reseal(path, sha256=digests)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(tm.DataError, match=r"epoch-0000: is damaged: it cannot be understood|holds the .* of another"):
+        tm.resume(directory, data)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10  # KiB
+
+
+@pytest.mark.parametrize("kind", ["csr", "row_sparse"])
+def test_sparse_arrays_are_a_sentence(kind, data, directory):
+    run = make_run(data)
+    run.save(directory)
+    path = directory / "epoch-0000"
+    arrays = {name: array.tostype(kind) if array.ndim == 2 else array for name, array in run.model.parameters.items()}
+    nd.save(str(path / "model.params"), arrays)
+    digests = {file: hashlib.sha256((path / file).read_bytes()).hexdigest() for file in FILES[:2]}
+    reseal(path, sha256=digests)
+    with pytest.raises(tm.DataError, match="epoch-0000: is damaged: it cannot be understood"):
+        tm.resume(directory, data)
+
+
+def test_a_huge_file_in_a_checkpoint_is_not_read(data, directory):
+    make_run(data).save(directory)
+    for name in reversed(FILES):
+        os.truncate(directory / "epoch-0000" / name, 1 << 40)  # takes no space on the disk
+        with pytest.raises(tm.DataError, match=f"'{name}' is not a file of a checkpoint"):
+            tm.resume(directory, data)
+        shutil.rmtree(directory)
+        make_run(data).save(directory)
+
+
+def test_a_long_name_in_a_checkpoint_is_cut(data, directory):
+    make_run(data).save(directory)
+    reseal(directory / "epoch-0000", settings={"x" * 10**6: 1})
+    with pytest.raises(tm.DataError, match=r"cannot be understood: .*xxx") as caught:
+        tm.resume(directory, data)
+    assert len(str(caught.value)) < 1000
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -497,6 +580,30 @@ def test_a_directory_replaced_while_a_checkpoint_is_written_is_not_cleaned(data,
     assert names(directory) == ["epoch-0001", "epoch-0002", "history.json"]
 
 
+@pytest.mark.parametrize("step", ["mkdir", "seal", "read_checkpoint", "rename"])
+def test_a_directory_replaced_at_any_step_of_saving_is_not_changed(step, data, directory, monkeypatch):
+    """Another run saves there. Its checkpoints and its half-written one stay, and no other joins them."""
+    run, other = save_epochs(data, directory), save_epochs(data, directory.with_name("other"))
+    half = directory.with_name("other") / f".epoch-0002.1.{os.getpid() + 1}.part"
+    half.mkdir()
+    before = names(half.parent)
+    owner = Path if step in ("mkdir", "rename") else checkpoint
+    original = getattr(owner, step)
+
+    def replace(*args, **options):
+        monkeypatch.setattr(owner, step, original)
+        os.rename(directory, directory.with_name("moved"))
+        os.rename(directory.with_name("other"), directory)
+        return original(*args, **options)
+
+    with run.lock(directory):
+        monkeypatch.setattr(owner, step, replace)
+        with pytest.raises(tm.DataError, match="run: was moved, removed or replaced"):
+            run.save(directory)
+    assert names(directory) == before
+    assert bits(tm.resume(directory, data)) == bits(other)
+
+
 @pytest.mark.parametrize("name", [".epoch-0007.part", "epoch-0000.1"])
 def test_a_link_to_a_directory_is_removed_and_not_what_it_leads_to(name, data, directory, tmp_path):
     run, target = make_run(data), tmp_path / "target"
@@ -514,7 +621,7 @@ def test_nothing_is_written_through_a_link(data, directory, tmp_path):
 
     def on_batch(run, examples):
         if run.position.batch == 5:
-            (directory / ".epoch-0001.part").symlink_to(tmp_path / "target")
+            (directory / f".epoch-0001.{os.getpid()}.part").symlink_to(tmp_path / "target")
 
     with pytest.raises(tm.DataError, match="no checkpoint can be written: File exists"):
         make_run(data).train(save=directory, on_batch=on_batch)

@@ -14,13 +14,17 @@ import contextlib
 import dataclasses
 import errno
 import hashlib
+import io
 import json
 import math
 import os
 import re
 import shutil
+import struct
 import sys
 from pathlib import Path
+
+import numpy as np
 
 from tinymnist import models
 from tinymnist.backend import mx, nd
@@ -32,8 +36,8 @@ from tinymnist.runtime.settings import Epoch, Settings
 
 VERSION = 1  # of the format
 NAME = re.compile(r"epoch-(\d{4,})(?:-batch-(\d{5,}))?(?:\.(\d+))?")
-FILES = ("model.params", "optimizer.params")
-LARGEST = 1 << 30  # bytes of a file
+LARGEST = {"model.params": 1 << 30, "optimizer.params": 1 << 30, "run.json": 1 << 27}  # bytes
+DTYPES = {0: "float32", 1: "float64", 2: "float16"}  # by MXNet's numbers
 FIELDS = {  # the types of the fields in run.json
     str: ("id", "rule", "data", "source", "where"),
     dict: ("hyper", "settings"),
@@ -41,6 +45,7 @@ FIELDS = {  # the types of the fields in run.json
     int: ("examples", "epoch", "batch"),
     (int, float): ("mean", "std", "seconds"),
 }
+MISTAKES = (TypeError, ValueError, LookupError, AttributeError, OverflowError)  # that impossible fields lead to
 MODELS = {make.__name__: make for make in models.MODELS.values()}
 
 
@@ -75,7 +80,7 @@ def save_checkpoint(directory, run, check):
     points = map(parse_name, list_checkpoints(directory))
     again = [number + 1 for epoch, batch, number in points if (epoch, batch) == (position.epoch, position.batch)]
     name += f".{max(again)}" if again else ""
-    final, part = directory / name, directory / f".{name}.part"
+    final, part = directory / name, directory / f".{name}.{os.getpid()}.part"  # no other run's, if the path leads to it
     try:
         part.mkdir()
         states = {str(i): vector for i, vector in enumerate(run.optimizer.state)}
@@ -85,18 +90,20 @@ def save_checkpoint(directory, run, check):
         for path in (*part.iterdir(), part):
             sync(path)
         read_checkpoint(part)
+        check()
         with replace_file(directory / "history.json") as stream:
             stream.write(json.dumps([dataclasses.asdict(epoch) for epoch in run.history], indent=1).encode())
         part.rename(final)
         sync(directory)
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, DataError) as error:
+        check()
+        reason = getattr(error, "strerror", None) or error
         raise DataError(f"{directory}: no checkpoint can be written: {reason}; earlier ones are unchanged") from error
     finally:
         discard(part)
-    check()
     others = [path for path in list_checkpoints(directory) if path != final]
     spare = next(filter(read_state, others), None)  # the newest good one stays, in case the new one is damaged later
+    check()
     for path in others:
         if path != spare:
             discard(path)
@@ -116,8 +123,8 @@ def load(directory, model=None):
             if state["model"] not in MODELS:
                 raise DataError(f"{directory}: holds a model that is not one of tinymnist's own; give it as `model`")
             model = MODELS[state["model"]](**state["arguments"])
-    except (TypeError, ValueError, LookupError, AttributeError, OverflowError, mx.MXNetError) as error:
-        raise DataError(f"{directory}: its checkpoint cannot be understood: {error}") from error
+    except (*MISTAKES, mx.MXNetError) as error:
+        raise DataError(f"{directory}: its checkpoint cannot be understood: {str(error)[:200]}") from error
     model.mean, model.std = state["mean"], state["std"]
     saved = arrays.get("model.params", {})
     if {name: array.shape for name, array in saved.items()} != model.shapes:
@@ -173,37 +180,50 @@ def newest(directory):
 
 
 def read_checkpoint(path):
-    """Return (state, {file: arrays}). Raises DataError unless the format and all checksums are as expected."""
+    """Return (state, {file: arrays}). Raises DataError unless format, fields and checksums are as expected."""
     try:
-        if not (path / "run.json").is_file():  # a pipe would be read for ever
-            raise DataError(f"{path}: is damaged: run.json is not a file")
-        text = (path / "run.json").read_bytes()
+        text = read_file(path, "run.json")
         state = json.loads(text)["run"]
         if state["version"] != VERSION:
             raise DataError(f"{path}: has format {state['version']}, of another version of tinymnist, not {VERSION}")
         if text != seal(state):
             raise DataError(f"{path / 'run.json'}: is damaged: its checksum is wrong")
         check_state(state)
-        for file in state["sha256"]:
-            if file not in FILES or not (path / file).is_file() or (path / file).stat().st_size > LARGEST:
-                raise DataError(f"{path}: is damaged: {str(file)[:40]!r} is not a file of a checkpoint")
-        contents = {file: (path / file).read_bytes() for file in state["sha256"]}
+        contents = {file: read_file(path, file) for file in state["sha256"]}
         for file, content in contents.items():
             if hashlib.sha256(content).hexdigest() != state["sha256"][file]:
                 raise DataError(f"{path / file}: is damaged: its checksum is wrong")
-        return state, {file: nd.load_frombuffer(content) for file, content in contents.items()}
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        OverflowError,
-        RecursionError,
-        mx.MXNetError,
-    ) as error:
+        return state, {file: read_arrays(content) for file, content in contents.items()}
+    except (OSError, RecursionError, struct.error, *MISTAKES) as error:
         reason = getattr(error, "strerror", None) or f"it cannot be understood: {str(error)[:200]}"
         raise DataError(f"{path}: is damaged: {reason}") from error
+
+
+def read_file(path, file):
+    """The bytes of a file of a checkpoint. A pipe or a device, which would be read for ever, is refused."""
+    if file not in LARGEST or not (path / file).is_file() or (path / file).stat().st_size > LARGEST[file]:
+        raise DataError(f"{path}: is damaged: {str(file)[:40]!r} is not a file of a checkpoint")
+    return (path / file).read_bytes()
+
+
+def read_arrays(content):
+    """{name: array} in the bytes of a file of nd.save. MXNet's own reader may take all memory if a length is wrong."""
+    stream, arrays = io.BytesIO(content), []
+
+    def read(layout):
+        return struct.unpack(f"<{layout}", stream.read(struct.calcsize(f"<{layout}")))
+
+    _, _, count = read("3Q")
+    for _ in range(count):
+        _, sparse, dimensions = read("Iii")
+        *shape, _, _, dtype = read(f"{dimensions}q3i")
+        if sparse or min(shape, default=0) <= 0:
+            raise ValueError("not an array of a checkpoint")
+        size = math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize
+        arrays.append(np.frombuffer(stream.read(size), DTYPES[dtype]).reshape(shape))
+    (count,) = read("Q")
+    names = [stream.read(*read("Q")).decode() for _ in range(count)]
+    return {name: nd.array(array, mx.cpu(), array.dtype) for name, array in zip(names, arrays)}
 
 
 def read_state(path):

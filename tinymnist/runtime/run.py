@@ -46,6 +46,7 @@ class Run:
         self.stop_agreed = False  # by all workers: LossReader sets it when one has `stop` set
         self.id = os.urandom(8).hex()  # tells this run's checkpoints from those of others
         self.locked = {}  # the locked directory by two names, as given and without links: the check of lock_directory
+        self.reader = None  # the LossReader of this epoch
         contexts = devices.find_devices(settings.device)
         if model.weights is None:
             model.initialize(settings.seed, contexts[0])
@@ -87,6 +88,8 @@ class Run:
         """
         if self.exchange.rank > 0:
             return None
+        if self.reader and self.exchange.workers == 1:
+            self.reader.read()  # completes position.seen, if on_batch saves
         with self.lock(directory) as check:
             return checkpoint.save_checkpoint(directory, self, check)
 
@@ -168,6 +171,7 @@ class Run:
         n = len(self.train_split.labels)
         order, seed = permutation(settings.seed, position.epoch, n), (settings.seed, position.epoch)
         reader, saver, throttle = LossReader(self), Saver(self, save, save_every), Throttle()
+        self.reader = reader
         batches = [share_batches(s.batches, order, s.share, start=position.batch, seed=seed) for s in self.steps]
         for shares in zip(*batches):  # one batch, divided among the devices
             if self.can_resume_here():
