@@ -153,11 +153,8 @@ def check_state(state):
     epochs = [Epoch(**epoch) for epoch in state["history"]]
     rows = [*state["seen"], state["speed"]]
     for epoch in epochs:
-        rows += [
-            *epoch.curve,
-            epoch.speed,
-            [x for x in vars(epoch).values() if x is not None and not isinstance(x, list)],
-        ]
+        others = (["curve", epoch.curve], ["speed", epoch.speed], ["lr", None])  # lr: the rule may have none
+        rows += [*epoch.curve, epoch.speed, [x for name, x in vars(epoch).items() if [name, x] not in others]]
     if not all(isinstance(number, (int, float)) for row in rows for number in row):
         raise ValueError("the history holds something that is not a number")
     if {len(row) for row in state["seen"]} - {3} or {len(row) for epoch in epochs for row in epoch.curve} - {2}:
