@@ -186,6 +186,9 @@ def test_only_the_four_models_are_built_by_name(data, directory):
             tm.resume(directory, data)
 
 
+EPOCH = {name: [] if name in ("curve", "speed") else 1 for name in tm.runtime.settings.Epoch.__annotations__}
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -203,16 +206,7 @@ def test_only_the_four_models_are_built_by_name(data, directory):
         {"arguments": {"hidden": [5] * 1000}},
         {"source": 5},
         {"history": [{"epoch": 1}]},
-        {
-            "history": [
-                {
-                    **dict.fromkeys((f.name for f in dataclasses.fields(tm.Epoch)), 1),
-                    "curve": [],
-                    "speed": [],
-                    "loss": [],
-                }
-            ]
-        },
+        *({"history": [{**EPOCH, "loss": value}]} for value in (None, [], [[0.5]], "0.5")),
         {"seen": [[10, "0.5", None]]},
         {"settings": {"device": ",".join(f"cpu:{i}" for i in range(999)), "epochs": "3"}},
         {"sha256": {}},
