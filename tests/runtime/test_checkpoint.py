@@ -1,7 +1,6 @@
 """A checkpoint is complete or not there at all, damage is noticed, and nothing that was saved is lost."""
 
 import contextlib
-import dataclasses
 import errno
 import hashlib
 import itertools
