@@ -122,7 +122,8 @@ def put_side_by_side(pictures, images):
         size = (8 * image.shape[1], 8 * image.shape[0])
         left = ImageOps.pad(Image.fromarray(picture.astype(np.uint8)), size, color="lightgrey")
         right = Image.fromarray(255 - image).convert("RGB").resize(size, Image.NEAREST)
-        pairs.append(np.hstack([np.asarray(left), np.asarray(right)]))
+        framed = [ImageOps.expand(ImageOps.crop(one, 2), 2, "darkgrey") for one in (left, right)]
+        pairs.append(np.hstack([np.asarray(one) for one in framed]))
     return np.stack(pairs)
 
 
