@@ -250,6 +250,7 @@ def test_the_address_of_a_proxy_that_is_wrong_is_named(address, cache, monkeypat
     for name in ("https_proxy", "HTTPS_PROXY"):
         monkeypatch.setenv(name, address)
     monkeypatch.setitem(download.MIRRORS, "mnist", ["https://192.0.2.1/"])  # for documentation: nobody is there
+    monkeypatch.setattr(download, "PATIENCE", 60)  # a busy machine may need more than 3 seconds to see the mistake
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(DataError, match="https_proxy or all_proxy is not the address of a proxy that can be used"):
