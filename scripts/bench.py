@@ -15,13 +15,13 @@ import os
 import re
 import resource
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 import timeit
 from pathlib import Path
+from subprocess import PIPE
 
 import numpy as np
 
@@ -199,8 +199,13 @@ def measure_products(workload):
         if parameters:
             products.append(2 * size * math.prod(parameters["weight"]) * math.prod(shape[1:]) / 1e9)
     a = nd.random.normal(shape=(1024, 1024))
-    seconds = np.median(timeit.repeat(lambda: nd.dot(a, a).wait_to_read(), number=1, repeat=6)[1:])
-    return [2 * 1024**3 / 1e9 / seconds, 3 * sum(products) - products[0]]
+    return [measure_rate(lambda: nd.dot(a, a)), 3 * sum(products) - products[0]]
+
+
+def measure_rate(product):
+    """GFLOP/s of a function that multiplies two matrices (1024, 1024): the median of five calls after the first"""
+    seconds = np.median(timeit.repeat(lambda: product().wait_to_read(), number=1, repeat=6)[1:])
+    return 2 * 1024**3 / 1e9 / seconds
 
 
 def describe_machine(threads):
@@ -213,7 +218,7 @@ def describe_machine(threads):
         lines.append(f"{cpu.get('model name')} ({family}), {os.cpu_count()} cores, {' '.join(flags)}")
     for number in threads:
         environment = {**os.environ, "OMP_NUM_THREADS": str(number), "OPENBLAS_VERBOSE": "2"}
-        command, pipes = [sys.executable, __file__, "--worker", "products"], dict.fromkeys(("stdout", "stderr"), -1)
+        command, pipes = [sys.executable, __file__, "--worker", "products"], {"stdout": PIPE, "stderr": PIPE}
         with kill_at_end(start_child(command, text=True, env=environment, **pipes)) as process:
             rates, words = process.communicate()
         kernel = (re.findall(r"Core: (\w+)", words) or ["unknown"])[-1]  # numpy's OpenBLAS comes before MXNet's
@@ -225,13 +230,10 @@ def print_product_rates():
     """GFLOP/s of a product of two matrices (1024, 1024), by `dot` and by Gluon's operation."""
     from tinymnist.backend import nd
 
-    a, seconds = nd.random.normal(shape=(1024, 1024)), {}
-    for name, product in {
-        "dot": lambda: nd.dot(a, a),
-        "FullyConnected": lambda: nd.FullyConnected(a, a, no_bias=True, num_hidden=1024),
-    }.items():
-        seconds[name] = np.median(timeit.repeat(lambda p=product: p().wait_to_read(), number=1, repeat=11)[1:])
-    print(", ".join(f"{name} {2 * 1024**3 / 1e9 / s:.0f}" for name, s in seconds.items()))
+    a = nd.random.normal(shape=(1024, 1024))
+    dot = measure_rate(lambda: nd.dot(a, a))
+    builtin = measure_rate(lambda: nd.FullyConnected(a, a, no_bias=True, num_hidden=1024))
+    print(f"dot {dot:.0f}, FullyConnected {builtin:.0f}")
 
 
 def answer_questions(contender, workload, data, peer):
@@ -260,7 +262,7 @@ class Worker:
         self.title, self.workload, self.result = title, workload, {"ms": [], "mb": 0.0, "threads": threads}
         python = args.torch_python if title == PYTORCH else sys.executable
         command = [python, __file__, "--worker", title, "--only", workload, "--data", args.data, "--peer", peer]
-        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), PIPE)
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         self.process = start_child(command, text=True, env=environment, **pipes)
         self.ask(1)

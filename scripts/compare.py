@@ -22,7 +22,7 @@ def make_parser():
     add = p.add_argument
     rules = "NAME or NAME:OPTION=X,OPTION=X, such as momentum:lr=0.2,momentum=0.9; a rule may appear twice"
     add("--rules", nargs="+", metavar="RULE", default=[*tm.optim.RULES], help=f"{rules}; default: all five")
-    add("--model", choices=tm.models.MODELS, default="softmax", help="default: softmax")
+    add("--model", choices=tm.models.MODELS, default="softmax", help="default: softmax, with its published settings")
     add("--activation", choices=("relu", "tanh", "sigmoid"), help="default: tanh for lenet, else relu")
     add("--seeds", type=int, metavar="N", default=1, help="train with the seeds 0 to N - 1; default: 1")
     add("--epochs", type=int, metavar="N", default=5, help="default: 5")
@@ -39,9 +39,10 @@ def make_parser():
 
 
 def parse_rule(text, model):
-    """An Optimizer from a text such as "adagrad:lr=0.9,eps=1e-7". Defaults suit the model; softmax: as published."""
+    """An Optimizer from a text such as "adagrad:lr=0.9,eps=1e-7". The defaults of softmax are the published ones."""
     name, _, options = text.partition(":")
-    hyper = dict(recipes.FIVE_RULES_HYPER.get(name, {})) if model == "softmax" else recipes.default_hyper(model, name)
+    defaults = recipes.FIVE_RULES_HYPER if model == "softmax" else recipes.HYPER[model]
+    hyper = dict(defaults.get(name, {}))
     for option in options.split(",") if options else []:
         key, _, number = option.partition("=")
         try:

@@ -10,7 +10,7 @@ import numpy.random
 
 __all__ = ["autograd", "mx", "nd"]
 find_name, cpu = numpy.__getattr__, Path("/proc/cpuinfo")
-waiting = {"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "1000"}  # threads that wait soon leave their core
+waiting = {"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "1000"}  # a waiting thread soon leaves its core
 settings = {} if waiting.keys() & os.environ.keys() else waiting
 if cpu.exists() and {"avx2", "fma"} <= set(cpu.read_text().split()):
     settings["OPENBLAS_CORETYPE"] = "Haswell"  # MXNet's OpenBLAS does not recognize newer processors
@@ -26,7 +26,7 @@ def find_removed_name(name):
 
 
 sys.modules.setdefault("scipy", None)  # MXNet would import it, which takes half a second, for nothing that is used
-try:  # the settings of the user come first
+try:  # the user's own settings come first
     with mock.patch.dict(os.environ, settings | os.environ), mock.patch.object(numpy, "__getattr__", find_removed_name):
         import mxnet as mx
         from mxnet import autograd, nd

@@ -16,7 +16,7 @@ from tinymnist.backend import nd
 
 def log_softmax(logits):
     """log p[n,k] = z[n,k] − log Σ_j e^z[n,j]   (N, K) -> (N, K)"""
-    # Less the row's maximum, e^z cannot overflow. p does not change with it, so it needs no gradient.
+    # Without each row's maximum, e^z cannot overflow. The result does not depend on it, so it needs no gradient.
     shifted = logits - nd.stop_gradient(logits.max(axis=1, keepdims=True))
     return shifted - nd.log(nd.exp(shifted).sum(axis=1, keepdims=True))
 

@@ -51,11 +51,11 @@ class Sequential:
         for number, layer in enumerate(layers):
             if layer.takes_vectors:
                 shape = (math.prod(shape),)
-            needs, shape = layer.plan(shape)
-            for name, need in needs.items():
-                if not all(isinstance(n, numbers.Integral) and n > 0 for n in need):
-                    raise ValueError(f"layer {number} cannot have a {name} of the shape {need}")
-                self.shapes[f"{number}.{name}"] = need
+            parameter_shapes, shape = layer.plan(shape)
+            for name, sizes in parameter_shapes.items():
+                if not all(isinstance(n, numbers.Integral) and n > 0 for n in sizes):
+                    raise ValueError(f"layer {number} cannot have a {name} of the shape {sizes}")
+                self.shapes[f"{number}.{name}"] = sizes
         self.classes = shape[0]  # the last layer returns a number for each class
         self.size = sum(map(math.prod, self.shapes.values()))
 

@@ -116,7 +116,7 @@ def relu(x):
 def tanh(x):
     """(eˣ − e⁻ˣ) / (eˣ + e⁻ˣ) = 2 σ(2x) − 1
 
-    MXNet computes σ (sigmoid) three times as fast as its own tanh. The float32 error is at most 2e-7, even near 0.
+    MXNet computes σ, the sigmoid, three times as fast as its own tanh. In float32 the absolute error is at most 2e-7.
     """
     return 2 * nd.sigmoid(2 * x) - 1
 

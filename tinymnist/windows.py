@@ -1,7 +1,7 @@
 """Sliding windows over images: how many fit, padding, and the pixels that each window covers.
 
 stride is the step from window to window, dilate the step from pixel to pixel inside one; pad is added at each border.
- In shapes, KH and KW are the size of the kernel (the window), OH and OW that of the result.
+In shapes, KH and KW are the size of the kernel (the window), OH and OW that of the result.
 Inside a network, images are (C, H, W, N) instead of (N, C, H, W). The N values of one pixel then lie side by side in
 memory, so that they are copied or compared as one block.
 """

@@ -18,9 +18,10 @@ def run(code, path="", **settings):
 
 
 def loaded_settings(code, **settings):
-    """What the libraries of a new process chose: the kernel of each OpenBLAS, and each libgomp's GOMP_SPINCOUNT."""
+    """What the libraries of a new process chose: OpenBLAS its kernels, libgomp GOMP_SPINCOUNT and OMP_WAIT_POLICY."""
     _, text = run(code, OPENBLAS_VERBOSE="2", OMP_DISPLAY_ENV="VERBOSE", **settings)
-    return re.findall(r"Core: (\w+)", text), {*re.findall(r"GOMP_SPINCOUNT = '(\w+)'", text)}
+    found = zip(*(re.findall(rf"{name} = '(\w+)'", text) for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")))
+    return re.findall(r"Core: (\w+)", text), {*found}
 
 
 def test_the_import_leaves_numpy_and_the_environment_as_they_were(tmp_path):
@@ -45,14 +46,14 @@ def test_mxnet_uses_the_fast_kernels_and_numpy_chooses_its_own():
     if not {"avx2", "fma"} <= {*flags}:
         pytest.skip("this processor has no AVX2")
     own, _ = loaded_settings("import numpy")
-    kernels, spins = loaded_settings("import tinymnist")
-    assert kernels[: len(own) + 1] == [*own, "Haswell"] and spins == {"1000"}
+    kernels, waiting = loaded_settings("import tinymnist")
+    assert kernels[: len(own) + 1] == [*own, "Haswell"] and waiting == {("1000", "ACTIVE")}
 
 
 def test_the_settings_of_the_user_stay():
-    kernels, spins = loaded_settings("import tinymnist", OPENBLAS_CORETYPE="Nehalem", GOMP_SPINCOUNT="77")
-    assert {*kernels} == {"Nehalem"} and spins == {"77"}
-    assert loaded_settings("import tinymnist", OMP_WAIT_POLICY="passive")[1] == {"0"}
+    kernels, waiting = loaded_settings("import tinymnist", OPENBLAS_CORETYPE="Nehalem", GOMP_SPINCOUNT="77")
+    assert {*kernels} == {"Nehalem"} and waiting == {("77", "PASSIVE")}  # PASSIVE is what libgomp says by default
+    assert loaded_settings("import tinymnist", OMP_WAIT_POLICY="passive")[1] == {("0", "PASSIVE")}
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="this system does not list the threads of a process")

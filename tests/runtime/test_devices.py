@@ -69,6 +69,6 @@ def test_the_header_names_the_cores_and_when_more_would_help(variable, threads, 
     if variable:
         monkeypatch.setenv("OMP_NUM_THREADS", variable)
     used = f"MXNet uses {threads} of {CORES} cores"
-    assert describe_threads(tm.mlp()) == f"{used}; more do not help a model without convolutions"
+    assert describe_threads(tm.mlp()) == f"{used}; more help little without convolutions"
     advice = "" if threads == CORES else f"; OMP_NUM_THREADS={CORES} is faster on an idle machine"
     assert describe_threads(tm.lenet()) == used + advice

@@ -150,6 +150,12 @@ def test_published_accuracies_are_next_to_measured_ones(capsys, monkeypatch):
     assert "80.18" not in capsys.readouterr().out  # nothing was published about a part of the data
 
 
+def test_softmax_regression_is_compared_as_published_and_other_models_by_their_defaults():
+    for model, lr in (("softmax", 0.9), ("mlp", 0.02)):
+        assert compare(COMPARE, "--rules adagrad --model", model) == 0
+        assert read_results()[0]["hyper"]["lr"] == lr
+
+
 def test_all_five_rules_train_any_model():
     assert compare(COMPARE, "--model mlp --activation tanh --batch-size 50") == 0
     assert [result["rule"] for result in read_results()] == list(tm.optim.RULES)

@@ -37,7 +37,7 @@ def release_pages(array):
 
 
 def read_rows(array, rows):
-    """array[rows]; a mapped file is read instead, as one access to its mapping may load 2 MiB."""
+    """array[rows]. Those of a mapped file are read from the file: one access to the mapping may load 2 MiB."""
     mapping = getattr(array, "_mmap", None)
     if mapping is None or not array[:1].flags.c_contiguous:
         return array[rows]

@@ -8,7 +8,7 @@ from tinymnist.train import evaluate
 
 
 def measure_accuracies(run, on_batch=None):
-    """Train a Run to its end. Returns {"training": […], "test": […], "seconds": …}, in % after each epoch."""
+    """Train a Run to its end. Returns the accuracies "training" and "test" after each epoch, in %, and "seconds"."""
     training = []
     run.train(on_batch=on_batch, on_epoch=lambda run: training.append(evaluate(run.model, run.train_split)[1]))
     return {

@@ -45,7 +45,7 @@ FIELDS = {  # the types of the fields in run.json
     int: ("examples", "epoch", "batch"),
     (int, float): ("mean", "std", "seconds"),
 }
-MISTAKES = (TypeError, ValueError, LookupError, AttributeError, OverflowError)  # that impossible fields lead to
+FIELD_ERRORS = (TypeError, ValueError, LookupError, AttributeError, OverflowError)  # of impossible fields
 MODELS = {make.__name__: make for make in models.MODELS.values()}
 
 
@@ -80,7 +80,8 @@ def save_checkpoint(directory, run, check):
     points = map(parse_name, list_checkpoints(directory))
     again = [number + 1 for epoch, batch, number in points if (epoch, batch) == (position.epoch, position.batch)]
     name += f".{max(again)}" if again else ""
-    final, part = directory / name, directory / f".{name}.{os.getpid()}.part"  # no other run's, if the path leads to it
+    final = directory / name
+    part = directory / f".{name}.{os.getpid()}.part"  # never another run's, even if the directory was replaced
     try:
         part.mkdir()
         states = {str(i): vector for i, vector in enumerate(run.optimizer.state)}
@@ -123,7 +124,7 @@ def load(directory, model=None):
             if state["model"] not in MODELS:
                 raise DataError(f"{directory}: holds a model that is not one of tinymnist's own; give it as `model`")
             model = MODELS[state["model"]](**state["arguments"])
-    except (*MISTAKES, mx.MXNetError) as error:
+    except (*FIELD_ERRORS, mx.MXNetError) as error:
         raise DataError(f"{directory}: its checkpoint cannot be understood: {str(error)[:200]}") from error
     model.mean, model.std = state["mean"], state["std"]
     saved = arrays.get("model.params", {})
@@ -194,7 +195,7 @@ def read_checkpoint(path):
             if hashlib.sha256(content).hexdigest() != state["sha256"][file]:
                 raise DataError(f"{path / file}: is damaged: its checksum is wrong")
         return state, {file: read_arrays(content) for file, content in contents.items()}
-    except (OSError, RecursionError, struct.error, *MISTAKES) as error:
+    except (OSError, RecursionError, struct.error, *FIELD_ERRORS) as error:
         reason = getattr(error, "strerror", None) or f"it cannot be understood: {str(error)[:200]}"
         raise DataError(f"{path}: is damaged: {reason}") from error
 
@@ -207,16 +208,20 @@ def read_file(path, file):
 
 
 def read_arrays(content):
-    """{name: array} in the bytes of a file of nd.save. MXNet's own reader may take all memory if a length is wrong."""
+    """{name: array} in the bytes of a file of nd.save. MXNet's own reader may take all memory if a length is wrong.
+
+    The file has a magic number, 0, the number of arrays, the arrays, the number of names, the names. An array has a
+    magic number, the kind of sparse storage (0: none), the shape, two numbers of its device, the type, the data.
+    """
     stream, arrays = io.BytesIO(content), []
 
     def read(layout):
         return struct.unpack(f"<{layout}", stream.read(struct.calcsize(f"<{layout}")))
 
-    _, _, count = read("3Q")
+    _magic, _zero, count = read("3Q")
     for _ in range(count):
-        _, sparse, dimensions = read("Iii")
-        *shape, _, _, dtype = read(f"{dimensions}q3i")
+        _magic, sparse, dimensions = read("Iii")
+        *shape, _device, _number, dtype = read(f"{dimensions}q3i")
         if sparse or min(shape, default=0) <= 0:
             raise ValueError("not an array of a checkpoint")
         size = math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize

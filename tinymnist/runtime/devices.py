@@ -38,7 +38,7 @@ def describe_threads(model):
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = os.environ.get("OMP_NUM_THREADS") or max(1, cores // 2)  # MXNet's default
     if not any(isinstance(layer, Conv2D) for layer in model.layers):
-        advice = "; more do not help a model without convolutions"
+        advice = "; more help little without convolutions"
     else:
         advice = f"; OMP_NUM_THREADS={cores} is faster on an idle machine" if str(threads) != str(cores) else ""
     return f"MXNet uses {threads} of {cores} cores{advice}"

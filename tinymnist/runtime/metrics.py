@@ -48,7 +48,10 @@ def evaluate_shares(forwards, shares):
 
 
 def sum_results(batches):
-    """(batches, 3): examples, sum of losses, number correct. A batch is a list: of each device, BatchResult or None."""
+    """An array (batches, 3): examples, sum of losses, number correct.
+
+    Each batch is a list with a BatchResult, or None, for each device.
+    """
     table = np.zeros((len(batches), 3))
     found = [(number, result) for number, results in enumerate(batches) for result in results if result]
     if not found:

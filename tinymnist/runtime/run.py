@@ -45,7 +45,7 @@ class Run:
         self.stop = False  # set it to end the run at the next batch from which it can be resumed
         self.stop_agreed = False  # by all workers: LossReader sets it when one has `stop` set
         self.id = os.urandom(8).hex()  # tells this run's checkpoints from those of others
-        self.locked = {}  # the locked directory by two names, as given and without links: the check of lock_directory
+        self.locked = (), None  # two names of the locked directory, as given and without links, and its check
         self.reader = None  # the LossReader of this epoch
         contexts = devices.find_devices(settings.device)
         if model.weights is None:
@@ -96,14 +96,15 @@ class Run:
     @contextlib.contextmanager
     def lock(self, directory):
         """Keep other runs from saving into `directory`, unless it is None. Yields the check of lock_directory."""
+        names, check = self.locked
         if directory is None or self.exchange.rank > 0:
             yield None
-        elif os.fspath(directory) in self.locked or (self.locked and os.path.realpath(directory) in self.locked):
-            yield next(iter(self.locked.values()))
+        elif os.fspath(directory) in names or (names and os.path.realpath(directory) in names):
+            yield check
         else:
             with checkpoint.lock_run_directory(directory, self.id) as check:
                 before = self.locked
-                self.locked = dict.fromkeys((os.fspath(directory), os.path.realpath(directory)), check)
+                self.locked = (os.fspath(directory), os.path.realpath(directory)), check
                 try:
                     yield check
                 finally:

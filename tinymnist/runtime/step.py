@@ -93,6 +93,6 @@ def has_dropout(model):
 
 
 def reseed_dropout(seed, epoch, batch, worker):
-    """Seed MXNet's generator by epoch and batch. Each worker drops other units; worker 0 as a single process."""
+    """Seed MXNet's generator by epoch and batch. Workers drop different units, worker 0 those of a single process."""
     numbers = (seed, epoch, batch, worker) if worker else (seed, epoch, batch)
     mx.random.seed(int(np.random.SeedSequence(numbers).generate_state(1)[0] >> 1))  # 31 bits, as MXNet takes an int
