@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from importlib.util import find_spec
 from unittest.mock import Mock
 
@@ -30,6 +31,16 @@ def test_every_installed_contender_has_times_and_a_peak_of_memory(tmp_path, caps
     assert picture.stat().st_size > 1000
     legend = script.draw_chart({"mlp sgd": report["mlp sgd"]}).axes[0].get_legend()
     assert {text.get_text() for text in legend.get_texts()} == set(contenders)
+
+
+def test_each_turn_begins_with_a_repetition_that_is_not_timed(monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(
+        script, "prepare_tinymnist", lambda *_: (lambda: calls.append("run"), lambda: calls.append("wait"))
+    )
+    monkeypatch.setattr(sys, "stdin", ["2\n"])
+    script.answer_questions("tinymnist", "mlp sgd", None, None)
+    assert calls == ["run", "wait", "run", "run", "wait"] and json.loads(capsys.readouterr().out)[0] < 1
 
 
 def test_the_products_of_a_step_are_counted():

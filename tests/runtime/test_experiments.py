@@ -116,6 +116,15 @@ def test_every_model_learns_with_the_defaults_of_every_rule(mnist, rule, model):
     assert recipes.make_run(None if mnist else "digits", **what).train().history[-1].test_accuracy >= least
 
 
+@pytest.mark.parametrize("rule", tm.optim.RULES)
+def test_softmax_regression_trains_smoothly_by_default(rule):
+    """From the loss of a guess on. With the published settings, the loss begins above it or jumps by a third."""
+    settings = {"epochs": 6}
+    run = recipes.make_run("digits", model="softmax", rule=rule, options={}, hyper={}, settings=settings).train()
+    losses = [np.log(10), *(epoch.test_loss for epoch in run.history)]
+    assert all(after < 1.1 * before for before, after in zip(losses, losses[1:]))
+
+
 # compare.py
 
 

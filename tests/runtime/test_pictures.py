@@ -220,6 +220,7 @@ DRAWN = {
     "squares, tilted": lambda page: turn(np.where(np.maximum(ROW % 30, COLUMN % 30) > 27, page - 75, page), -3),
     "a thin pen": lambda page: ndimage.grey_dilation(page, 5),
     "a marker": lambda page: ndimage.grey_erosion(page, 13),
+    "a thick marker": lambda page: ndimage.grey_erosion(page, 25),
     "chalk": lambda page: np.stack([30 + 0.9 * (255 - page), 70 + 0.7 * (255 - page), 50 + 0.8 * (255 - page)], 2),
     "a screen, photographed": lambda page: 30 + 0.15 * COLUMN + 9 * np.sin(2 * COLUMN + ROW / 3) + 0.7 * (255 - page),
     "noise in colour": lambda page: page[:, :, None] * 0.9 + 15 * np.random.RandomState(0).normal(0, 1, (300, 300, 3)),

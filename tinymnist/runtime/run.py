@@ -178,7 +178,7 @@ class Run:
             if self.can_resume_here():
                 saver.before_batch(reader)
                 if self.stopping:
-                    reader.read()
+                    reader.read()  # here, as all workers must do it
                     return False
                 if has_dropout(self.model):
                     reseed_dropout(*seed, position.batch, self.exchange.rank)
