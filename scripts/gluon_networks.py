@@ -30,7 +30,16 @@ def dropout_cnn(*, filters=(10, 20), kernels=(5, 5), hidden=50, activation="relu
     return [*layers, dropout(rate), nn.Dense(10)]
 
 
-MODELS = {"softmax": softmax_regression, "mlp": mlp, "lenet": lenet, "dropout-cnn": dropout_cnn}
+def cnn(*, filters=(16, 16, 32, 32), kernels=(3, 3, 3, 3), activation="relu", rate=0.2, dropout=nn.Dropout):
+    layers = []
+    for count, kernel, following in zip(filters, kernels, (*filters[1:], None)):
+        layers += [nn.Conv2D(count, kernel)]
+        layers += [nn.MaxPool2D(2)] if following != count else []
+        layers += [nn.Activation(activation)]
+    return [*layers, nn.Flatten(), dropout(rate), nn.Dense(10)]
+
+
+MODELS = {"softmax": softmax_regression, "mlp": mlp, "lenet": lenet, "dropout-cnn": dropout_cnn, "cnn": cnn}
 
 
 def gluon_network(name, **arguments):

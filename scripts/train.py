@@ -30,9 +30,10 @@ def make_parser():
     add("--opt", choices=tm.optim.RULES, help="update rule; default: sgd")
     add("--activation", choices=("relu", "tanh", "sigmoid"), help="default: tanh for lenet, relu for the others")
     add("--hidden", nargs="+", **WHOLE, help="units of hidden layers; default: mlp 128 64, lenet 500, dropout-cnn 50")
-    add("--filters", nargs=2, **WHOLE, help="filters of the two convolutions; default: lenet 20 50, dropout-cnn 10 20")
-    add("--kernels", nargs=2, **WHOLE, help="kernel sizes of the two convolutions; default: 5 5")
-    add("--rate", **REAL, help="share of the activations that dropout-cnn sets to 0; default: 0.5")
+    filters = "lenet 20 50, dropout-cnn 10 20, cnn 16 16 32 32"
+    add("--filters", nargs="+", **WHOLE, help=f"filters of the convolutions; default: {filters}")
+    add("--kernels", nargs="+", **WHOLE, help="kernel sizes of the convolutions; default: 5 5; cnn 3 3 3 3")
+    add("--rate", **REAL, help="share of the activations that dropout sets to 0; default: dropout-cnn 0.5, cnn 0.2")
     add("--recipe", metavar="NAME", help="a named experiment of --list-recipes; other options override its settings")
     add("--list-recipes", action="store_true", help="describe the recipes and exit")
 
@@ -44,11 +45,12 @@ def make_parser():
     add("--rho", **REAL, help="decay rate; default: rmsprop 0.9, adadelta 0.95 (0.9999 with softmax)")
     add("--eps", **REAL, help="added to squares; default: adagrad 1e-7, rmsprop 1e-8, adadelta 1e-5 (1e-6 with lenet)")
     add("--lr-decay", **REAL, help="multiply the learning rate by this after each epoch; default: 1")
+    switch = {"action": argparse.BooleanOptionalAction}
+    add("--one-cycle", **switch, help="let the learning rate rise from 0 and fall to 0 again; default: no")
     add("--seed", **WHOLE, help="seed of the weights, the order of the images and dropout; default: 0")
     add("--device", metavar="LIST", help="cpu, gpu, gpu:1, a list such as cpu:0,cpu:1, or auto; default: cpu")
     add("--kvstore", choices=("local", "dist_sync"), help="dist_sync: with the workers of launch.py; default: local")
     add("--timeout", type=float, metavar="S", help="dist_sync: end within S seconds if a process dies; default: 60")
-    switch = {"action": argparse.BooleanOptionalAction}
     add("--compile", **switch, help="replay training steps as static graphs; default: yes")
 
     add = p.add_argument_group("data").add_argument

@@ -12,6 +12,7 @@ SMALL = {  # every model with fewer units, so that a run takes less than a secon
     "mlp": {"hidden": (20, 10)},
     "lenet": {"filters": (3, 5), "hidden": 20},
     "dropout-cnn": {"filters": (3, 5), "hidden": 20},
+    "cnn": {"filters": (2, 3, 3), "kernels": (5, 3, 3)},
 }
 RULES = {
     "sgd": {"lr": 0.1},

@@ -21,7 +21,7 @@ from tinymnist import idx, init, layers, loss, models, ops, optim
 from tinymnist.batches import Batches, Split
 from tinymnist.datasets.load import Data, load
 from tinymnist.idx import DataError
-from tinymnist.models import dropout_cnn, lenet, mlp, softmax_regression
+from tinymnist.models import cnn, dropout_cnn, lenet, mlp, softmax_regression
 from tinymnist.optim import Optimizer
 from tinymnist.runtime.run import Diverged, Run, fit, resume
 from tinymnist.runtime.settings import Epoch, Settings
@@ -29,7 +29,7 @@ from tinymnist.train import evaluate, predict, train
 
 __version__ = "1.1.0"
 __all__ = [
-    "Batches", "Data", "DataError", "Diverged", "Epoch", "Optimizer", "Run", "Settings", "Split", "dropout_cnn",
-    "evaluate", "fit", "idx", "init", "layers", "lenet", "load", "loss", "mlp", "models", "ops", "optim", "predict",
-    "resume", "softmax_regression", "train",
+    "Batches", "Data", "DataError", "Diverged", "Epoch", "Optimizer", "Run", "Settings", "Split", "cnn",
+    "dropout_cnn", "evaluate", "fit", "idx", "init", "layers", "lenet", "load", "loss", "mlp", "models", "ops", "optim",
+    "predict", "resume", "softmax_regression", "train",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The four models. Each remembers its name and its arguments, so that a checkpoint can build it again."""
+"""The models. Each remembers its name and its arguments, so that a checkpoint can build it again."""
 
 import functools
 
@@ -15,6 +15,12 @@ def record_arguments(make):
         return model
 
     return build
+
+
+def check_kernels(filters, kernels):
+    """Raise ValueError unless there is a size of kernels for each number of filters, as in (20, 50) and (5, 5)."""
+    if len(filters) != len(kernels):
+        raise ValueError(f"filters {filters} and kernels {kernels} must be equally many: one of each per convolution")
 
 
 @record_arguments
@@ -37,11 +43,13 @@ def lenet(
     *, filters=(20, 50), kernels=(5, 5), hidden=500, activation="tanh", output_activation=None,
     classes=10, image=(1, 28, 28), init=("xavier", 3.0)
 ):  # fmt: skip
-    """(conv → max-pool 2 → activation) twice → dense → activation → dense (→ output_activation, if given)
+    """(conv → max-pool 2 → activation) for each of `filters`
+    → dense → activation → dense (→ output_activation, if given)
 
     Y. LeCun, L. Bottou, Y. Bengio, P. Haffner 1998. The published networks put the activation before the pooling. The
     result is the same, as the maximum of tanh is tanh of the maximum, but this order needs fewer activations.
     """
+    check_kernels(filters, kernels)
     layers = []
     for count, kernel in zip(filters, kernels):
         layers += [Conv2D(count, kernel), MaxPool2D(2), Activation(activation)]
@@ -61,10 +69,32 @@ def dropout_cnn(
 
     Dropout of whole channels: J. Tompson et al. 2015.
     """
+    if len(filters) != 2:
+        raise ValueError(f"dropout_cnn has two convolutions, so it cannot have filters {filters}")
+    check_kernels(filters, kernels)
     layers = [Conv2D(filters[0], kernels[0]), MaxPool2D(2), Activation(activation)]
     layers += [Conv2D(filters[1], kernels[1]), Dropout(rate, channels=True), MaxPool2D(2), Activation(activation)]
     layers += [Flatten(), Dense(hidden), Activation(activation), Dropout(rate), Dense(classes)]
     return Sequential(*layers, image=image, init=init)
 
 
-MODELS = {"softmax": softmax_regression, "mlp": mlp, "lenet": lenet, "dropout-cnn": dropout_cnn}
+@record_arguments
+def cnn(
+    *, filters=(16, 16, 32, 32), kernels=(3, 3, 3, 3), activation="relu", rate=0.2,
+    classes=10, image=(1, 28, 28), init=("xavier", 3.0)
+):  # fmt: skip
+    """(conv → activation) for each of `filters`, with max-pool 2 after the last of equal numbers → dropout → dense
+
+    K. Simonyan, A. Zisserman 2015 stack small kernels like this.
+    """
+    check_kernels(filters, kernels)
+    layers = []
+    for i, (count, kernel) in enumerate(zip(filters, kernels)):
+        layers += [Conv2D(count, kernel)]
+        if count not in filters[i + 1 : i + 2]:  # the next number is another one, or there is none
+            layers += [MaxPool2D(2)]
+        layers += [Activation(activation)]
+    return Sequential(*layers, Flatten(), Dropout(rate), Dense(classes), image=image, init=init)
+
+
+MODELS = {"softmax": softmax_regression, "mlp": mlp, "lenet": lenet, "dropout-cnn": dropout_cnn, "cnn": cnn}

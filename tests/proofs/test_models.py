@@ -1,4 +1,4 @@
-"""All four models equal their Gluon twins: the same files of weights, the same logits, the same ten training steps."""
+"""All models equal their Gluon twins: the same files of weights, the same logits, the same ten training steps."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_weights_go_both_ways_through_files_and_logits_are_equal(name, arguments
     ours, theirs = make_twins(name, arguments, device, tmp_path)
     x = nd.array(numbers("float32", (32, 1, 28, 28)), device)
     assert difference(ours(x).asnumpy(), theirs(x).asnumpy()) <= 1e-5
-    theirs.initialize(mx.init.Uniform(0.1), ctx=device, force_reinit=True)
+    theirs.initialize(mx.init.Uniform(0.3), ctx=device, force_reinit=True)
     expected = theirs(x).asnumpy()
     assert difference(ours(x).asnumpy(), expected) > 0.1
     theirs.save_parameters(str(tmp_path / "theirs.params"))
@@ -98,7 +98,7 @@ class OurDropout(mx.gluon.HybridBlock):
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("name", MODELS)
 def test_losses_and_weights_are_equal_in_ten_steps(name, rule, dtype, tmp_path, device):
-    gluons = {"dropout": OurDropout} if name == "dropout-cnn" else {}
+    gluons = {"dropout": OurDropout} if "cnn" in name else {}
     ours, theirs = make_twins(name, {}, device, tmp_path, dtype, **gluons)
     optimizer = Optimizer(rule, **RULES[rule])
     trainer = mx.gluon.Trainer(theirs.collect_params(), builtin_rule(rule, dtype))
@@ -147,5 +147,16 @@ def test_sizes_and_initial_values_are_those_published():
     assert models.mlp().size == 784 * 128 + 128 + 128 * 64 + 64 + 64 * 10 + 10
     assert models.lenet().size == 20 * 26 + 50 * 501 + 800 * 500 + 500 + 5010
     assert models.dropout_cnn().size == 10 * 26 + 20 * 251 + 320 * 50 + 50 + 510
+    assert models.cnn().size == 16 * 10 + 16 * 145 + 32 * 145 + 32 * 289 + 512 * 10 + 10
     assert models.softmax_regression().init == ("normal", 0.01)
-    assert all(MODELS[name]().init == ("xavier", 3.0) for name in ("mlp", "lenet", "dropout-cnn"))
+    assert all(MODELS[name]().init == ("xavier", 3.0) for name in ("mlp", "lenet", "dropout-cnn", "cnn"))
+
+
+def test_every_convolution_has_a_number_of_filters_and_a_kernel():
+    for make in (models.lenet, models.dropout_cnn, models.cnn):
+        for filters, kernels in (((4, 6), (5,)), ((4,), (5, 3)), ((4, 6), (5, 3, 3))):
+            with pytest.raises(ValueError, match=r"must be equally many|has two convolutions"):
+                make(filters=filters, kernels=kernels)
+    with pytest.raises(ValueError, match="dropout_cnn has two convolutions"):
+        models.dropout_cnn(filters=(4, 6, 6), kernels=(5, 3, 3))
+    assert models.lenet(filters=(4, 6, 8), kernels=(5, 3, 3)).shapes["10.weight"] == (500, 8)  # 28 → 12 → 5 → 1

@@ -21,6 +21,8 @@ TWO = {"device": "cpu:0,cpu:1"}
 WAYS = [
     {"batch_size": 1},  # 66 batches
     {"batch_size": 1000},  # one batch
+    {"one_cycle": True},  # the learning rate rises during the first 7.5 of 30 batches
+    {"one_cycle": True, "compile": False, "lr_decay": 1.0},
     {"device": "cpu:2,cpu:0,cpu:1", "batch_size": 64},  # the last batch has two images, for three devices
     PLAIN,
 ]
@@ -95,16 +97,20 @@ def update(rule, lr, w, g, s, t):
     return w - step, s, 0.9 * t + 0.1 * step**2
 
 
-def train(w, hidden, rule, *, epochs, batch_size, seed, limit, normalize, lr_decay, log_interval, **_):
+def train(w, hidden, rule, *, epochs, batch_size, seed, limit, normalize, lr_decay, log_interval, one_cycle=False, **_):
     """[examples, *weights] after every batch; the states; the history; p of the test images"""
     images, labels = TRAIN.images[:limit], TRAIN.labels[:limit]
     mean, std = ((images / 255).mean(), (images / 255).std()) if normalize else (0.25, 0.5)
     x, n, s, t, steps, history = scale(images, mean, std), len(images), 0 * w, 0 * w, [], []
     for epoch in range(epochs):
         order, losses, correct, curve = np.random.default_rng((seed, epoch)).permutation(n), [], [], []
-        lr = RULES[rule] and RULES[rule] * lr_decay**epoch
-        for begin in range(0, n, batch_size):
-            batch = order[begin : begin + batch_size]
+        begins, rates = range(0, n, batch_size), []
+        for begin in begins:
+            batch, lr = order[begin : begin + batch_size], RULES[rule] and RULES[rule] * lr_decay**epoch
+            if one_cycle:
+                steps_done, all_steps = len(steps) + 1 / 2, epochs * len(begins)
+                lr *= np.interp(steps_done / all_steps, [0, 1 / 4, 1], [0, 1, 0])
+            rates.append(lr)
             loss, right, _, g = compute(w, hidden, x[batch], labels[batch])
             w, s, t = update(rule, lr, w, g, s, t)
             steps.append([len(batch), *w])
@@ -112,8 +118,8 @@ def train(w, hidden, rule, *, epochs, batch_size, seed, limit, normalize, lr_dec
             correct.extend(right)
             curve.append([epoch * n + len(losses), loss.mean()])
         test_loss, test_right, p, _ = compute(w, hidden, scale(TEST.images, mean, std), TEST.labels)
-        row = {"epoch": epoch + 1, "lr": lr, "loss": np.mean(losses), "train_accuracy": np.mean(correct)}
-        row |= {"test_loss": test_loss.mean(), "test_accuracy": test_right.mean()}
+        row = {"epoch": epoch + 1, "lr": rates[len(rates) // 2], "loss": np.mean(losses)}
+        row |= {"train_accuracy": np.mean(correct), "test_loss": test_loss.mean(), "test_accuracy": test_right.mean()}
         history.append({**row, "curve": curve[log_interval - 1 :: log_interval]})
     return steps, [s, t], history, p
 

@@ -110,7 +110,7 @@ def test_hold_out_tests_on_the_last_training_images(capsys):
 @pytest.mark.parametrize("mnist", [False, pytest.param(True, marks=[pytest.mark.slow, needs_mnist])])
 def test_every_model_learns_with_the_defaults_of_every_rule(mnist, rule, model):
     """In one epoch of MNIST, or three of the embedded digits"""
-    least = {"softmax": 0.90, "mlp": 0.90, "dropout-cnn": 0.92, "lenet": 0.95}[model] if mnist else 0.4
+    least = {"softmax": 0.90, "mlp": 0.90, "dropout-cnn": 0.92, "lenet": 0.95, "cnn": 0.95}[model] if mnist else 0.4
     settings = {"epochs": 1 if mnist else 3, "limit": 30_000 if model == "lenet" else None}
     what = {"model": model, "rule": rule, "options": {}, "hyper": {}, "settings": settings}
     assert recipes.make_run(None if mnist else "digits", **what).train().history[-1].test_accuracy >= least

@@ -95,19 +95,25 @@ FIRST = """{"version": 1, "id": "7a680172160ec13e", "model": "softmax_regression
 
 
 def test_a_checkpoint_of_the_first_version_resumes(data, directory, tmp_path):
-    """It is written by hand. The run that is resumed from it saves the same bytes."""
+    """It is written by hand. The run that is resumed saves the same bytes, and settings added since then."""
+
+    def seal(state):
+        digest = hashlib.sha256(json.dumps(state, sort_keys=True, indent=1).encode()).hexdigest()
+        return json.dumps({"seal": digest, "run": state}, sort_keys=True, indent=1)
+
     path, weights = directory / "epoch-0001-batch-00002", nd.random.normal(shape=7850)
     path.mkdir(parents=True)
     nd.save(str(path / "model.params"), {"0.weight": weights[:7840].reshape((10, 784)), "0.bias": weights[7840:]})
     nd.save(str(path / "optimizer.params"), {"0": weights**2})
     digests = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in path.iterdir()}
     state = {**json.loads(FIRST), "data": data.fingerprint, "source": data.source, "sha256": digests}
-    seal = hashlib.sha256(json.dumps(state, sort_keys=True, indent=1).encode()).hexdigest()
-    (path / "run.json").write_text(json.dumps({"seal": seal, "run": state}, sort_keys=True, indent=1))
+    (path / "run.json").write_text(seal(state))
     run = tm.resume(directory, data)
     for array, expected in ((run.model.weights, weights), (run.optimizer.state[0], weights**2)):
         assert array.asnumpy().tobytes() == expected.asnumpy().tobytes()
     run.save(tmp_path / "again")
+    state["settings"]["one_cycle"] = False
+    (path / "run.json").write_text(seal(state))
     for file in path.iterdir():
         assert file.read_bytes() == (tmp_path / "again" / path.name / file.name).read_bytes()
     assert [epoch.epoch for epoch in run.train().history] == [1, 2]
@@ -137,10 +143,28 @@ def test_epochs_device_log_interval_and_compile_may_change(data, directory):
     assert run.history[1].loss == pytest.approx(make_run(data).train().history[1].loss, rel=1e-6)
 
 
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "adadelta"])
+def test_one_cycle_of_the_learning_rate_is_resumed_within_it(rule, data, directory):
+    settings = {"one_cycle": True, "device": "cpu:0,cpu:1"} if rule == "momentum" else {"one_cycle": True}
+    expected = bits(make_run(data, "cnn", rule, **settings).train())
+    run = make_run(data, "cnn", rule, **settings).train(save=directory, on_batch=stop_at(20))
+    assert run.position.batch == 32
+    for epochs in (1, 3):  # the learning rates depend on them
+        with pytest.raises(ValueError, match=f"began with epochs 2 and cannot continue with {epochs}$"):
+            tm.resume(directory, data, epochs=epochs)
+    assert bits(tm.resume(directory, data, epochs=2).train()) == expected != bits(make_run(data, "cnn", rule).train())
+
+
+def test_a_rule_without_a_learning_rate_has_no_cycle_of_it(data):
+    with pytest.raises(ValueError, match=r"^adadelta has no learning rate, so"):
+        make_run(data, rule="adadelta", one_cycle=True)
+
+
 def test_what_decides_the_numbers_cannot_change(data, directory):
     make_run(data).train(save=directory, on_batch=lambda run, examples: setattr(run, "stop", run.position.epoch == 1))
     settings = vars(tm.resume(directory, data).settings)
     changes = {"batch_size": 20, "seed": 3, "limit": 100, "normalize": True, "augment": True, "lr_decay": 0.5}
+    changes["one_cycle"] = True
     for name, value in changes.items():
         what = f"{name.replace('_', ' ')} {settings[name]}"
         with pytest.raises(ValueError, match=f"began with {what} and cannot continue with {value}$"):

@@ -30,6 +30,7 @@ HYPER = {
     "mlp": USUAL,
     "lenet": {**USUAL, "adagrad": {"lr": 0.005}, "adadelta": {"rho": 0.95, "eps": 1e-6}},
     "dropout-cnn": USUAL,
+    "cnn": USUAL,
 }
 SETTINGS = {"softmax": {"epochs": 5, "batch_size": 64}, "dropout-cnn": {"epochs": 8, "batch_size": 64}}
 

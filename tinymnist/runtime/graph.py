@@ -63,13 +63,17 @@ class Replay:
 def replay_step(optimizer, w, g, hyper):
     """A function without arguments that does what optimizer.step(w, g, **hyper) does, as one call of a graph.
 
-    A graph computes new arrays, so the step is recorded on stand-ins, and the results replace w and the state.
+    The learning rate may be an array like w. A graph computes new arrays, so the step is recorded on stand-ins, and the
+    results replace w and the state.
     """
     arrays = [w, g, *optimizer.state]
     copies = [StandIn(array.copy()) for array in arrays]
     for array in copies:
         array.attach_grad("null")
-    arguments = {name_of(recorded): array for recorded, array in zip(copies, arrays)}
+    rates = [value for value in hyper.values() if isinstance(value, nd.NDArray)]
+    for array in rates:
+        array.attach_grad("null")
+    arguments = {name_of(recorded): array for recorded, array in zip(copies + rates, arrays + rates)}
     twin = copy.copy(optimizer)
     twin.owner, twin.state = copies[0], copies[2:]
     with autograd.record():

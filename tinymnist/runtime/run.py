@@ -18,7 +18,7 @@ from tinymnist.datasets import augment
 from tinymnist.datasets.load import Data, load
 from tinymnist.datasets.mapped import make_batches, pixel_statistics
 from tinymnist.idx import DataError
-from tinymnist.optim import SMALLEST, Optimizer
+from tinymnist.optim import Optimizer
 from tinymnist.runtime import checkpoint, devices
 from tinymnist.runtime.metrics import average, evaluate_shares, sum_results
 from tinymnist.runtime.progress import Progress
@@ -47,6 +47,8 @@ class Run:
         self.id = os.urandom(8).hex()  # tells this run's checkpoints from those of others
         self.locked = (), None  # two names of the locked directory, as given and without links, and its check
         self.reader = None  # the LossReader of this epoch
+        if settings.one_cycle and "lr" not in optimizer.hyper:
+            raise ValueError(f"{optimizer.name} has no learning rate, so it cannot have one cycle of it")
         contexts = devices.find_devices(settings.device)
         if model.weights is None:
             model.initialize(settings.seed, contexts[0])
@@ -115,11 +117,15 @@ class Run:
         return self.data.fingerprint
 
     @property
-    def hyper(self):
-        """The hyper-parameters in this epoch"""
+    def batches(self):
+        """How many batches an epoch has"""
+        return math.ceil(len(self.train_split.labels) / self.settings.batch_size)
+
+    def hyper(self, batch):
+        """The hyper-parameters for a batch of this epoch"""
         hyper = dict(self.optimizer.hyper)
         if "lr" in hyper:
-            hyper["lr"] = max(hyper["lr"] * self.settings.lr_decay**self.position.epoch, SMALLEST)
+            hyper["lr"] = self.settings.learning_rate(hyper["lr"], self.position.epoch, batch, self.batches)
         return hyper
 
     @property
@@ -168,7 +174,7 @@ class Run:
 
     def train_epoch(self, on_batch=None, save=None, save_every=0):
         """The rest of this epoch. Returns False if the run was stopped before its end."""
-        settings, position, hyper = self.settings, self.position, self.hyper
+        settings, position = self.settings, self.position
         n = len(self.train_split.labels)
         order, seed = permutation(settings.seed, position.epoch, n), (settings.seed, position.epoch)
         reader, saver, throttle = LossReader(self), Saver(self, save, save_every), Throttle()
@@ -188,8 +194,9 @@ class Run:
             # the sum over all devices and workers
             self.exchange.sum([step.model.gradients for step in self.steps])
             # update
+            hyper = self.hyper(position.batch)
             for step in self.steps:
-                step.update(hyper)
+                step.update(hyper, settings.one_cycle)
             position.batch += 1
             throttle.after_batch(results)
             reader.after_batch(results)
@@ -210,7 +217,7 @@ class Run:
         interval = self.settings.log_interval
         epoch = Epoch(
             epoch=position.epoch + 1,
-            lr=self.hyper.get("lr"),
+            lr=self.hyper(self.batches // 2).get("lr"),
             loss=float(np.average(losses, weights=sizes)),
             train_accuracy=float(correct.sum() / sizes.sum()),
             test_loss=test_loss,
@@ -277,16 +284,18 @@ class LossReader:
         run.stop_agreed = bool(run.exchange.total(np.array([run.stop], float)).any())
         for examples, loss, correct in table.tolist():
             if not math.isfinite(loss):
-                self.diverge(f"the loss of epoch {position.epoch + 1}, batch {len(position.seen) + 1} is {loss}")
+                batch = len(position.seen) + 1
+                self.diverge(batch, f"the loss of epoch {position.epoch + 1}, batch {batch} is {loss}")
             position.seen.append([int(examples), loss / examples, int(correct)])
         if not np.isfinite(run.model.weights.asnumpy()).all():  # after the last step, which no loss has seen
-            self.diverge(f"after epoch {position.epoch + 1}, batch {len(position.seen)} weights are not finite")
+            batch = len(position.seen)
+            self.diverge(batch, f"after epoch {position.epoch + 1}, batch {batch} weights are not finite")
         before = position.seconds
         position.seconds = time.perf_counter() - self.began
         position.speed.append(round(table[:, 0].sum() / (position.seconds - before), 1))
 
-    def diverge(self, what):
-        lr = self.run.hyper.get("lr")
+    def diverge(self, batch, what):
+        lr = self.run.hyper(batch - 1).get("lr")
         raise Diverged(what if lr is None else f"{what}, the learning rate {lr:g}; try a smaller one")
 
 
@@ -305,14 +314,15 @@ def resume(directory, data=None, *, model=None, **changes):
     """The Run saved in `directory`, from its newest undamaged checkpoint. It continues bit for bit as if never stopped.
 
     `data` must be what the run began with; by default it is loaded from the same place. `changes` are settings: epochs,
-    device, kvstore (local by default), timeout, log_interval and compile may change, others may not. `model` is needed
-    for a model that is not one of tinymnist's own. Raises DataError if there is no usable checkpoint, or for other
-    data; ValueError for a setting that cannot change.
+    device, kvstore (local by default), timeout, log_interval and compile may change, others may not; epochs may not if
+    the run has one_cycle. `model` is needed for a model that is not one of tinymnist's own. Raises DataError if there
+    is no usable checkpoint, or for other data; ValueError for a setting that cannot change.
     """
     model, vectors, state = checkpoint.load(directory, model)
     before = Settings(**state["settings"])
     settings = dataclasses.replace(before, **{"kvstore": "local", **changes})
-    for name in set(changes) - {"epochs", "device", "kvstore", "timeout", "log_interval", "compile"}:
+    free = {"device", "kvstore", "timeout", "log_interval", "compile"}
+    for name in set(changes) - (free if before.one_cycle else {"epochs", *free}):
         old, new = getattr(before, name), getattr(settings, name)
         if old != new:
             raise ValueError(

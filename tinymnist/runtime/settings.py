@@ -7,13 +7,18 @@ import math
 
 import numpy as np
 
+from tinymnist.optim import SMALLEST
 from tinymnist.runtime.machines import SHORTEST
+
+WARMUP = 0.25  # the share of all steps in which the learning rate of one cycle rises
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What decides a run besides model, rule and data. The learning rate of epoch e = 0, 1, … is lr · lr_decay^e.
+    """What decides a run besides model, rule and data.
 
+    The learning rate of epoch e = 0, 1, … is lr · lr_decay^e. With one_cycle it is different in every step: it rises
+    from 0 to that value in the first quarter of all steps, and falls to 0 in the others (L. Smith 2018).
     Raises ValueError for a value out of range.
     """
 
@@ -27,6 +32,7 @@ class Settings:
     normalize: bool = False  # shift and scale pixels to mean 0 and standard deviation 1 over the training set
     augment: bool = False  # shift, rotate, scale and bend training images a little, anew in every epoch
     lr_decay: float = 1.0
+    one_cycle: bool = False
     log_interval: int = 100  # batches between two looks at the loss and the speed
     compile: bool = True  # replay steps as static graphs; False runs the Python code of every operation
 
@@ -46,6 +52,14 @@ class Settings:
             raise ValueError(f"timeout must be {SHORTEST} seconds or more, and finite, not {self.timeout!r}")
         if not 0 < self.lr_decay <= 1:
             raise ValueError(f"lr decay must be above 0 and at most 1, not {self.lr_decay!r}")
+
+    def learning_rate(self, lr, epoch, batch, batches):
+        """The learning rate of batch 0, 1, … of an epoch of so many batches; lr is that of the optimizer."""
+        lr *= self.lr_decay**epoch
+        if self.one_cycle:
+            done = (epoch * batches + batch + 0.5) / (self.epochs * batches)  # between 0 and 1
+            lr *= min(done / WARMUP, (1 - done) / (1 - WARMUP))
+        return max(lr, SMALLEST)
 
 
 @dataclasses.dataclass
@@ -68,7 +82,7 @@ class Epoch:
     """
 
     epoch: int
-    lr: float | None  # None: the rule has no learning rate
+    lr: float | None  # in the middle of the epoch; None: the rule has no learning rate
     loss: float
     train_accuracy: float
     test_loss: float

@@ -6,7 +6,7 @@ import copy
 
 import numpy as np
 
-from tinymnist.backend import autograd, mx
+from tinymnist.backend import autograd, mx, nd
 from tinymnist.datasets.mapped import HostBatches, make_batches
 from tinymnist.layers import Dropout
 from tinymnist.network import Sequential
@@ -28,6 +28,7 @@ class Step:
         self.batches = make_batches(split, batch_size, model.weights.context, alter)
         self.forward = make_forward(model, compile)
         self.update_hyper, self.replay_update = None, None  # hyper-parameters of the recorded update, and the update
+        self.lr = nd.zeros_like(model.weights)  # the learning rate, for each weight
         optimizer.allocate(model.weights)
 
     def compute_gradient(self, batch, size):
@@ -43,11 +44,14 @@ class Step:
             self.model.gradients *= len(labels) / size
         return BatchResult(loss, logits, labels)
 
-    def update(self, hyper):
-        """One step of the optimizer with these hyper-parameters."""
+    def update(self, hyper, new_lr=False):
+        """One step of the optimizer with these hyper-parameters. new_lr: the learning rate is another in each step."""
         weights, gradients = self.model.weights, self.model.gradients
         if not self.compile:
             return self.optimizer.step(weights, gradients, **hyper)
+        if new_lr:  # only for speed: an array can change without a new recording
+            self.lr[:] = hyper["lr"]
+            hyper = {**hyper, "lr": self.lr}
         if hyper != self.update_hyper:  # the first step, or a new learning rate
             self.update_hyper, self.replay_update = hyper, replay_step(self.optimizer, weights, gradients, hyper)
         return self.replay_update()
