@@ -30,13 +30,16 @@ def dropout_cnn(*, filters=(10, 20), kernels=(5, 5), hidden=50, activation="relu
     return [*layers, dropout(rate), nn.Dense(10)]
 
 
-def cnn(*, filters=(16, 16, 32, 32), kernels=(3, 3, 3, 3), activation="relu", rate=0.2, dropout=nn.Dropout):
+def cnn(
+    *, filters=(16, 32), kernels=(5, 5), strides=(2, 2), hidden=64, activation="relu", rate=0.0, dropout=nn.Dropout
+):  # fmt: skip
     layers = []
-    for count, kernel, following in zip(filters, kernels, (*filters[1:], None)):
-        layers += [nn.Conv2D(count, kernel)]
-        layers += [nn.MaxPool2D(2)] if following != count else []
-        layers += [nn.Activation(activation)]
-    return [*layers, nn.Flatten(), dropout(rate), nn.Dense(10)]
+    for count, kernel, stride in zip(filters, kernels, strides):
+        layers += [nn.Conv2D(count, kernel, stride), nn.Activation(activation)]
+    layers += [nn.Flatten(), dropout(rate)]
+    if hidden:
+        layers += [nn.Dense(hidden), nn.Activation(activation), dropout(rate)]
+    return [*layers, nn.Dense(10)]
 
 
 MODELS = {"softmax": softmax_regression, "mlp": mlp, "lenet": lenet, "dropout-cnn": dropout_cnn, "cnn": cnn}

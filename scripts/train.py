@@ -11,12 +11,12 @@ from pathlib import Path
 
 import tinymnist as tm
 from tinymnist.experiments import figures, recipes
-from tinymnist.experiments.recipes import RECIPES, default_hyper
+from tinymnist.experiments.recipes import RECIPES
 from tinymnist.runtime.devices import describe_threads
 from tinymnist.runtime.files import new_run_directory
 from tinymnist.runtime.progress import Progress
 
-ARGUMENTS = ("activation", "hidden", "filters", "kernels", "rate")  # of models
+ARGUMENTS = ("activation", "hidden", "filters", "kernels", "strides", "rate")  # of models
 HYPER = ("lr", "momentum", "rho", "eps")  # of update rules
 SETTINGS = [field.name for field in dataclasses.fields(tm.Settings)]
 WHOLE, REAL = {"type": int, "metavar": "N"}, {"type": float, "metavar": "X"}
@@ -29,11 +29,12 @@ def make_parser():
     add("--model", choices=tm.models.MODELS, help="default: softmax")
     add("--opt", choices=tm.optim.RULES, help="update rule; default: sgd")
     add("--activation", choices=("relu", "tanh", "sigmoid"), help="default: tanh for lenet, relu for the others")
-    add("--hidden", nargs="+", **WHOLE, help="units of hidden layers; default: mlp 128 64, lenet 500, dropout-cnn 50")
-    filters = "lenet 20 50, dropout-cnn 10 20, cnn 16 16 32 32"
-    add("--filters", nargs="+", **WHOLE, help=f"filters of the convolutions; default: {filters}")
-    add("--kernels", nargs="+", **WHOLE, help="kernel sizes of the convolutions; default: 5 5; cnn 3 3 3 3")
-    add("--rate", **REAL, help="share of the activations that dropout sets to 0; default: dropout-cnn 0.5, cnn 0.2")
+    add("--hidden", nargs="+", **WHOLE, help="hidden units; default: mlp 128 64, lenet 500, dropout-cnn 50, cnn 64")
+    filters = "lenet 20 50, dropout-cnn 10 20, cnn 16 32"
+    add("--filters", nargs="+", **WHOLE, help=f"filters of each convolution; default: {filters}")
+    add("--kernels", nargs="+", **WHOLE, help="kernel size of each convolution; default: 5 5")
+    add("--strides", nargs="+", **WHOLE, help="stride of each convolution of cnn; default: 2 2")
+    add("--rate", **REAL, help="share of the activations that dropout sets to 0; default: dropout-cnn 0.5, cnn 0")
     add("--recipe", metavar="NAME", help="a named experiment of --list-recipes; other options override its settings")
     add("--list-recipes", action="store_true", help="describe the recipes and exit")
 
@@ -71,7 +72,7 @@ def make_parser():
     add("--quiet", action="store_true", help="print only the last line")
     p.epilog = "learning rates:\n"
     for model in tm.models.MODELS:
-        rates = {rule: default_hyper(model, rule).get("lr") for rule in tm.optim.RULES}
+        rates = {rule: recipes.HYPER[model].get(rule, {}).get("lr") for rule in tm.optim.RULES}
         p.epilog += f"  {model:12} " + "  ".join(f"{rule} {lr:g}" for rule, lr in rates.items() if lr) + "\n"
     return p
 

@@ -19,7 +19,7 @@ VARIANTS = [  # models with their defaults and with other arguments
     ("dropout-cnn", {}),
     ("dropout-cnn", {"rate": 0.25, "filters": (4, 6), "kernels": (3, 4), "hidden": 30, "activation": "tanh"}),
     ("cnn", {}),
-    ("cnn", {"filters": (3, 5, 5, 3), "kernels": (4, (3, 2), 1, 3), "activation": "tanh", "rate": 0.5}),
+    ("cnn", {"filters": (3, 5, 4), "kernels": (4, (3, 2), 1), "strides": (2, (3, 1), 2), "hidden": None, "rate": 0.5}),
 ]
 # A sum in another order rounds differently: by a few units of 6e-8 in float32, of 1e-16 in float64.
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}

@@ -12,7 +12,7 @@ SMALL = {  # every model with fewer units, so that a run takes less than a secon
     "mlp": {"hidden": (20, 10)},
     "lenet": {"filters": (3, 5), "hidden": 20},
     "dropout-cnn": {"filters": (3, 5), "hidden": 20},
-    "cnn": {"filters": (2, 3, 3), "kernels": (5, 3, 3)},
+    "cnn": {"filters": (2, 3, 3), "kernels": (5, 3, 1), "strides": (3, 2, 1), "hidden": 9, "rate": 0.25},
 }
 RULES = {
     "sgd": {"lr": 0.1},

@@ -7,11 +7,11 @@ resumable, distributed training), datasets, experiments.
 
 MXNet's words that one must know:
     nd                         arrays, much like numpy's. x[a:b] and x.reshape are views; x[:, a:b] is a copy.
-    ctx, context, device       where an array is stored and used: on the CPU or on a GPU.
+    ctx, context, device       one thing: where an array is, CPU or GPU. x.as_in_context(d) is x on d.
     nd.take(x, i)              x[i]. nd.concat(x, y, dim=1): np.concatenate([x, y], 1). nd.dot: @. nd.cast: x.astype.
     nd.pick(x, i)              from each row n the number x[n, i[n]].
     x.asnumpy(), x.asscalar()  x as numpy's array, as a number.
-    mark_variables([w], [g])   backward writes the gradient of w into g. w.attach_grad() makes such a g.
+    mark_variables([w], [g])   backward writes the gradient of w into g. w.attach_grad() makes such a g; "null": none.
     autograd.record()          MXNet writes down the operations in this block; is_training() is true: dropout is on.
     loss.backward()            goes back through them and fills the g of each marked w.
     stop_gradient(x)           x, through which no gradient flows.

@@ -5,16 +5,16 @@ import sys
 from pathlib import Path
 from unittest import mock
 
-import numpy.fft  # loads numpy's OpenBLAS, before the settings below, which are for MXNet's
+import numpy.fft  # this line and the next load numpy's OpenBLAS, before the settings below, which are for MXNet's
 import numpy.random
 
 __all__ = ["autograd", "mx", "nd"]
-find_name, cpu = numpy.__getattr__, Path("/proc/cpuinfo")
-waiting = {"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "1000"}  # a waiting thread soon leaves its core
-settings = {} if waiting.keys() & os.environ.keys() else waiting
-if cpu.exists() and {"avx2", "fma"} <= set(cpu.read_text().split()):
+find_name, cpuinfo = numpy.__getattr__, Path("/proc/cpuinfo")
+waiting = {"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "1000"}  # a thread waits 1000 turns, then leaves its core
+settings = {} if waiting.keys() & os.environ.keys() else waiting  # if the user sets one of them, neither is set here
+if cpuinfo.exists() and {"avx2", "fma"} <= set(cpuinfo.read_text().split()):
     settings["OPENBLAS_CORETYPE"] = "Haswell"  # MXNet's OpenBLAS does not recognize newer processors
-if cpu.exists() and len(os.sched_getaffinity(0)) < 4:
+if cpuinfo.exists() and len(os.sched_getaffinity(0)) < 4:
     settings["MXNET_USE_OPERATOR_TUNING"] = "0"  # otherwise MXNet uses threads for matrix products only
 
 

@@ -10,16 +10,16 @@ import numpy as np
 
 from tinymnist.backend import nd
 
-Split = namedtuple("Split", "images labels")  # images (N, H, W) uint8, 0 to 255, and labels (N,) uint8
+Split = namedtuple("Split", "images labels")  # images (N, H, W) uint8, 0 to 255; labels (N,), whole numbers
 
 
 def permutation(seed, epoch, n):
-    """The order in which an epoch visits n examples: it depends on (seed, epoch) alone, so that runs repeat."""
+    """The order in which an epoch visits n examples. The same seed and epoch give the same order, so runs repeat."""
     return np.random.default_rng((seed, epoch)).permutation(n)
 
 
 class Batches:
-    """Batches of a Split on a device, as arrays (n, 1, H, W) and (n,) of bytes. The last one may be smaller.
+    """Batches of a Split on a device, as bytes (n, 1, H, W) and labels (n,). The last one may be smaller.
 
     Raises ValueError for a batch size below 1.
     """

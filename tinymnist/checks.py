@@ -27,12 +27,12 @@ def check_images(model, images, name="the images"):
     if array.dtype != np.uint8 and not 0 <= array.min() <= array.max() <= 255:
         raise DataError(f"{name} have pixels from {array.min()} to {array.max()}; expected whole numbers from 0 to 255")
     if array[:100].max() == 1:
-        raise DataError(f"{name} have only pixels of 0 and 1; expected whole numbers from 0 to 255: multiply by 255")
+        raise DataError(f"{name} begin with pixels of 0 and 1 only; expected 0 to 255: multiply them by 255")
     return array if array.dtype == np.uint8 else array.astype(np.uint8)
 
 
 def check_split(model, split, name="the data"):
-    """The Split with bytes (N, H, W) and a label (N,) for each image. Raises DataError if it is anything else."""
+    """The Split with bytes (N, H, W) and labels (N,); (N, 1) is accepted. Raises DataError for anything else."""
     if not isinstance(split, (tuple, list)) or len(split) != 2:
         raise DataError(f"{name} must be images and labels, such as tm.load().train, not {type(split).__name__}")
     images, labels = check_images(model, split[0], f"the images of {name}"), to_numpy(split[1], f"the labels of {name}")
@@ -55,7 +55,7 @@ def check_training(model, optimizer, split, name="the training data"):
     return check_split(model, split, name)
 
 
-def to_numpy(array, name):
+def to_numpy(array, name):  # `name` is for the message
     try:
         return array.asnumpy() if isinstance(array, nd.NDArray) else np.asanyarray(array)
     except ValueError as error:  # a list of rows that differ in length

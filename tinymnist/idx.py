@@ -27,6 +27,10 @@ CODES = {dtype.name: code for code, dtype in TYPES.items()}  # "uint8": 8, …
 GZIP = b"\x1f\x8b"  # the first two bytes of every gzip file, whatever its name
 
 
+class DataError(Exception):
+    """Bad data: a sentence that names the file, what was found and what was expected."""
+
+
 def read(file: str | os.PathLike | io.IOBase) -> np.ndarray:
     """Return the array in `file`, a path or an open binary file, in the byte order of this computer.
 
@@ -35,10 +39,11 @@ def read(file: str | os.PathLike | io.IOBase) -> np.ndarray:
     with report_errors(file):
         content = file.read() if hasattr(file, "read") else Path(file).read_bytes()
         compressed = content.startswith(GZIP)
-        stream = gzip.GzipFile(fileobj=io.BytesIO(content)) if compressed else io.BytesIO(content)
+        stream = io.BytesIO(content)
+        stream = gzip.GzipFile(fileobj=stream) if compressed else stream
         shape, dtype = read_header(stream)
         size = math.prod(shape) * dtype.itemsize
-        if compressed and size > max(64 << 20, 64 * len(content)):  # a small file that claims to be huge
+        if compressed and size > max(64 << 20, 64 * len(content)):  # it claims to be huge
             raise DataError(f"{len(content):,} compressed bytes cannot be trusted to contain {size:,} bytes of data")
         array = np.frombuffer(read_data(stream, size), dtype).reshape(shape)
         return array.astype(dtype.newbyteorder("="), copy=False)  # "=": the byte order of this computer
@@ -65,10 +70,6 @@ def write(file: str | os.PathLike | io.IOBase, array: np.ndarray) -> None:
         stream.write(content)
 
 
-class DataError(Exception):
-    """Bad data: a sentence that names the file, what was found and what was expected."""
-
-
 def read_header(stream):
     """The shape and the type of the array, from the beginning of the file."""
     magic = stream.read(4)
@@ -80,17 +81,17 @@ def read_header(stream):
     if len(sizes) < 4 * magic[3]:
         raise DataError(f"{len(sizes)} of {4 * magic[3]} shape bytes are there; the file is cut short")
     shape, dtype = tuple(np.frombuffer(sizes, ">u4").tolist()), TYPES[magic[2]]
-    if len(shape) > 32 or math.prod(n or 1 for n in shape) * dtype.itemsize >= 1 << 63:  # numpy's limits, even with a 0
-        raise DataError(f"impossible shape {shape}; numpy takes at most 32 dimensions and less than 2^63 bytes")
+    if len(shape) > 32 or math.prod(n or 1 for n in shape) * dtype.itemsize >= 1 << 63:  # numpy's limits
+        raise DataError(f"impossible shape {shape}; at most 32 dimensions and less than 2^63 bytes can be read")
     return shape, dtype
 
 
 def read_data(stream, size):
-    """The last `size` bytes of the stream, read in parts, so that a false size reserves no memory."""
+    """The `size` bytes that must remain in the stream, read in parts, so that a false size reserves no memory."""
     data = bytearray()
     while part := stream.read(min(1 << 20, size - len(data))):
         data += part
-    # Read one byte more: to find a file too long, and to let gzip reach the end, where it checks its checksum.
+    # One byte more shows whether the file is too long, and lets gzip compare its checksum.
     check_length(len(data) + len(stream.read(1)), size)
     return data
 
@@ -104,7 +105,7 @@ def check_length(found, size):
 
 @contextlib.contextmanager
 def report_errors(file):
-    """Turn every error in the block into a DataError that begins with the file's name."""
+    """Turn an error of reading in the block into a DataError that begins with the file's name."""
     name = getattr(file, "name", "the open file") if hasattr(file, "read") else os.fspath(file)
     try:
         yield
@@ -117,7 +118,7 @@ def report_errors(file):
 
 @contextlib.contextmanager
 def replace_file(path: str | os.PathLike):
-    """An open file next to `path`. When the block succeeds, it is synced to disk and takes the name `path`.
+    """An open file next to `path`. When the block succeeds, the file is synced to disk and renamed to `path`.
 
     If the block or the disk fails, the new file is removed and an old file stays as it was. Raises DataError then.
     """

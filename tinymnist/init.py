@@ -1,5 +1,5 @@
-"""Initial values of a weight of shape (out, in) or (out, in, kh, kw). Units with equal weights would stay equal,
-so weights are random. Biases start at 0, as in Gluon.
+"""Initial values of a weight of shape (outputs, inputs) or (outputs, inputs, kernel height, kernel width): (out, in) or
+(out, in, kh, kw). Units with equal weights would stay equal, so weights are random. Biases start at 0, as in Gluon.
 
 MXNet draws the numbers: after `mx.random.seed(n)` it draws the same ones again. The defaults are Gluon's.
 """

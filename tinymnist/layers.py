@@ -75,7 +75,7 @@ class Dropout(Layer):
     """ops.dropout; any shape. channels=True drops whole channels of images."""
 
     def __init__(self, rate, *, channels=False):
-        ops.dropout(nd.zeros((1,)), rate)  # raises ValueError for a rate out of range
+        ops.dropout(nd.zeros((1,)), rate)  # called only for its ValueError
         self.rate, self.axes = rate, (1, 2) if channels else ()  # H and W of (C, H, W, N)
 
     def __call__(self, x):
@@ -83,7 +83,7 @@ class Dropout(Layer):
 
 
 class Flatten(Layer):
-    """(C, H, W, N) -> (N, C · H · W), done by the network. The layer only takes a number in the names, as in Gluon."""
+    """(C, H, W, N) -> (N, C · H · W), done by the network. It counts in the parameters' names, as in Gluon."""
 
     takes_vectors = True
 

@@ -17,10 +17,11 @@ def record_arguments(make):
     return build
 
 
-def check_kernels(filters, kernels):
-    """Raise ValueError unless there is a size of kernels for each number of filters, as in (20, 50) and (5, 5)."""
-    if len(filters) != len(kernels):
-        raise ValueError(f"filters {filters} and kernels {kernels} must be equally many: one of each per convolution")
+def check_convolutions(filters, *others):
+    """Raise ValueError unless each convolution has one of the filters, one of the kernels, and so on."""
+    for other in others:
+        if len(other) != len(filters):
+            raise ValueError(f"{tuple(filters)} and {tuple(other)} must be equally many: a number for each convolution")
 
 
 @record_arguments
@@ -46,10 +47,10 @@ def lenet(
     """(conv → max-pool 2 → activation) for each of `filters`
     → dense → activation → dense (→ output_activation, if given)
 
-    Y. LeCun, L. Bottou, Y. Bengio, P. Haffner 1998. The published networks put the activation before the pooling. The
+    After Y. LeCun, L. Bottou, Y. Bengio, P. Haffner 1998. MXNet's tutorials put the activation before the pooling. The
     result is the same, as the maximum of tanh is tanh of the maximum, but this order needs fewer activations.
     """
-    check_kernels(filters, kernels)
+    check_convolutions(filters, kernels)
     layers = []
     for count, kernel in zip(filters, kernels):
         layers += [Conv2D(count, kernel), MaxPool2D(2), Activation(activation)]
@@ -70,8 +71,8 @@ def dropout_cnn(
     Dropout of whole channels: J. Tompson et al. 2015.
     """
     if len(filters) != 2:
-        raise ValueError(f"dropout_cnn has two convolutions, so it cannot have filters {filters}")
-    check_kernels(filters, kernels)
+        raise ValueError(f"dropout_cnn has two convolutions, so it cannot have filters {tuple(filters)}")
+    check_convolutions(filters, kernels)
     layers = [Conv2D(filters[0], kernels[0]), MaxPool2D(2), Activation(activation)]
     layers += [Conv2D(filters[1], kernels[1]), Dropout(rate, channels=True), MaxPool2D(2), Activation(activation)]
     layers += [Flatten(), Dense(hidden), Activation(activation), Dropout(rate), Dense(classes)]
@@ -80,21 +81,21 @@ def dropout_cnn(
 
 @record_arguments
 def cnn(
-    *, filters=(16, 16, 32, 32), kernels=(3, 3, 3, 3), activation="relu", rate=0.2,
+    *, filters=(16, 32), kernels=(5, 5), strides=(2, 2), hidden=64, activation="relu", rate=0.0,
     classes=10, image=(1, 28, 28), init=("xavier", 3.0)
 ):  # fmt: skip
-    """(conv → activation) for each of `filters`, with max-pool 2 after the last of equal numbers → dropout → dense
+    """(conv → activation) for each of `filters` → dropout → dense → activation → dropout → dense
 
-    K. Simonyan, A. Zisserman 2015 stack small kernels like this.
+    Strides above 1 take the place of pooling: J. Springenberg et al. 2015. hidden=None: only the last dense layer.
     """
-    check_kernels(filters, kernels)
+    check_convolutions(filters, kernels, strides)
     layers = []
-    for i, (count, kernel) in enumerate(zip(filters, kernels)):
-        layers += [Conv2D(count, kernel)]
-        if count not in filters[i + 1 : i + 2]:  # the next number is another one, or there is none
-            layers += [MaxPool2D(2)]
-        layers += [Activation(activation)]
-    return Sequential(*layers, Flatten(), Dropout(rate), Dense(classes), image=image, init=init)
+    for count, kernel, stride in zip(filters, kernels, strides):
+        layers += [Conv2D(count, kernel, stride=stride), Activation(activation)]
+    layers += [Flatten(), Dropout(rate)]
+    if hidden:
+        layers += [Dense(hidden), Activation(activation), Dropout(rate)]
+    return Sequential(*layers, Dense(classes), image=image, init=init)
 
 
 MODELS = {"softmax": softmax_regression, "mlp": mlp, "lenet": lenet, "dropout-cnn": dropout_cnn, "cnn": cnn}

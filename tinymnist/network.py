@@ -16,12 +16,12 @@ from tinymnist.backend import autograd, mx, nd
 
 
 class Layer:
-    """A layer says which parameters it needs, and turns one batch into another. layers.py has all kinds of layers."""
+    """A layer says which parameters it needs, and by __call__ turns a batch into another. layers.py has all kinds."""
 
     takes_vectors = False  # True: the network flattens images before this layer
 
     def plan(self, shape):
-        """From the shape of an example: the shapes of the parameters, and that of the result.
+        """Takes the shape of an example. Returns the shapes of the parameters, and the shape of the result.
 
         Dense(10).plan((784,)) is {"weight": (10, 784), "bias": (10,)}, (10,).
         """
@@ -46,7 +46,7 @@ class Sequential:
             raise ValueError(f'init must be ("normal", σ), ("uniform", scale) or ("xavier", magnitude), not {init!r}')
         self.layers, self.image, self.init = layers, tuple(image), init
         self.parameters, self.weights, self.gradients = {}, None, None
-        self.shapes = {}  # of the parameters
+        self.shapes = {}  # of the parameters, by name
         shape = self.image
         for number, layer in enumerate(layers):
             if layer.takes_vectors:
@@ -63,7 +63,7 @@ class Sequential:
         return f"{self.name} ({self.size:,} parameters)"
 
     def __call__(self, x):
-        """x (N, C, H, W), bytes or scaled floats. Returns the logits (N, K)."""
+        """x (N, C, H, W), bytes or scaled floats. Returns the logits (N, K), or images if it ends with them."""
         x = self.scale(x) if x.dtype == np.uint8 else x
         x = ops.flatten(x) if self.layers[0].takes_vectors else windows.to_chwn(x)
         for layer in self.layers:
@@ -86,7 +86,7 @@ class Sequential:
             end = begin + math.prod(shape)
             value = self.weights[begin:end].reshape(shape)
             gradient = self.gradients[begin:end].reshape(shape)
-            autograd.mark_variables([value], [gradient])  # backward writes the gradient of value here
+            autograd.mark_variables([value], [gradient])  # backward writes into gradient
             number, attribute = name.split(".")
             setattr(self.layers[int(number)], attribute, value)  # such as layers[0].weight = value
             self.parameters[name] = value
@@ -96,7 +96,7 @@ class Sequential:
     def initialize(self, seed=0, device=None, dtype="float32"):
         """Allocate the parameters and draw the weights. Biases stay 0."""
         self.allocate(device, dtype)
-        if seed >= 1 << 31:  # more bits than MXNet takes
+        if seed >= 1 << 31:  # MXNet takes 31 bits
             seed = int(np.random.SeedSequence(seed).generate_state(1)[0] >> 1)
         mx.random.seed(seed)
         draw, argument = getattr(initializers, self.init[0]), self.init[1]
@@ -109,7 +109,7 @@ class Sequential:
         return copy.deepcopy(self)  # two networks cannot share layers
 
     def __setstate__(self, state):
-        """deepcopy and unpickling end here. They copy views as separate arrays, so new views are made."""
+        """Called by deepcopy and pickle. They turn views into separate arrays, so allocate makes the views again."""
         vars(self).update(state)
         if self.weights is not None:
             weights = self.weights

@@ -45,7 +45,7 @@ def check_parameters(inputs, weight, bias):
 def add_bias(y, bias):
     """y[n,o] + b[o]   y (N, O), bias (O,)"""
     if len(bias) > 32:
-        # Only for speed: (a column of ones) bᵀ equals the broadcast, and its gradient is faster if b is long.
+        # Only for speed: ones (N, 1) times b (1, O) is the same sum, and its gradient is faster if b is long.
         bias = nd.dot(constant(nd.full, (len(y), 1), 1, y.context, y.dtype), bias.expand_dims(0))
     return y + bias
 
@@ -63,7 +63,7 @@ def conv2d(x, weight, bias=None, *, stride=1, pad=0, dilate=1):
     one product (im2col; K. Chellapilla, S. Puri, P. Simard 2006). The bias is one more column of the weights; it
     multiplies a row of ones.
     """
-    filters, _, *kernel = weight.shape
+    filters, _channels, *kernel = weight.shape
     *size, n = x.shape  # here x is (C, H, W, N): in_either_layout has transposed it
     stride, pad, dilate = map(pair, (stride, pad, dilate))
     check_parameters(size[0], weight, bias)
@@ -97,10 +97,7 @@ def avg_pool2d(x, kernel, *, stride=None, pad=0):
 
 
 def reduce_windows(combine, x, kernel, stride, pad, outside):
-    """Combine the pixels of each window of x (C, H, W, N) to one number.
-
-    First along W, then H. nd.maximum gives the gradient to the first of two equal pixels, and so does the built-in.
-    """
+    """Combine the pixels of each window of x (C, H, W, N) to one number, first along W, then along H."""
     kernel, stride, pad = windows.pooling_pairs(kernel, stride, pad)
     oh, ow = count_windows(x.shape[1:3], kernel, stride, pad)
     x = windows.pad_images(x, pad, outside)
@@ -134,13 +131,13 @@ def dropout(x, rate, *, axes=()):
     """
     if not 0 <= rate < 1:
         raise ValueError(f"a dropout rate lies in [0, 1), not {rate}")
-    if not autograd.is_training():
+    if rate == 0 or not autograd.is_training():
         return x
     like = x
     for axis in axes:
-        like = nd.slice_axis(like, axis=axis, begin=0, end=1)  # only the shape matters
+        like = nd.slice_axis(like, axis=axis, begin=0, end=1)  # of size 1 along `axes`: one u for all
     mask = (nd.random.uniform_like(like) >= rate) * (1 / (1 - rate))
-    # The mask gets the shape of x before the product: otherwise MXNet would also compute a gradient for it.
+    # If the product broadcast the mask, MXNet would also compute a gradient for the mask, only to drop it.
     return x * nd.stop_gradient(nd.broadcast_like(mask, x))
 
 

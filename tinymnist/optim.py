@@ -47,7 +47,7 @@ def rmsprop(w, g, h, *, lr, rho=0.9, eps=1e-8):
 def adadelta(w, g, a, b, *, rho=0.9, eps=1e-5):
     """a ← rho a + (1 − rho) g²;  δ = √(b + eps) / √(a + eps) · g;  b ← rho b + (1 − rho) δ²;  w ← w − δ.
 
-    a, b: means of g², δ². Steps are as long as earlier ones, so it needs no learning rate. M. Zeiler 2012
+    a, b: means of g², δ². Steps have the scale of earlier steps: no learning rate is needed. M. Zeiler 2012
     """
     a *= rho
     a += (1 - rho) * g * g
@@ -57,7 +57,7 @@ def adadelta(w, g, a, b, *, rho=0.9, eps=1e-5):
     w -= delta
 
 
-Rule = namedtuple("Rule", "update states hyper")  # function, number of state vectors, defaults (None: required)
+Rule = namedtuple("Rule", "update states hyper")  # function; number of state vectors; defaults, None: required
 RULES = {
     "sgd": Rule(sgd, 0, {"lr": None}),
     "momentum": Rule(momentum, 1, {"lr": None, "momentum": 0.9}),

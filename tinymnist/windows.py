@@ -13,7 +13,7 @@ import numpy as np
 
 from tinymnist.backend import nd
 
-CONSTANTS = {}  # arrays that depend on shapes only: computed once, then kept
+CONSTANTS = {}  # arrays that do not depend on data: computed once, then kept
 
 
 def constant(make, *arguments):
@@ -21,7 +21,7 @@ def constant(make, *arguments):
     key = (make, arguments)
     if key not in CONSTANTS:
         CONSTANTS[key] = make(*arguments)
-        CONSTANTS[key].attach_grad("null")  # "null": no gradient; runtime/graph.py needs the mark
+        CONSTANTS[key].attach_grad("null")  # a mark without a gradient; only runtime/graph.py needs it
     return CONSTANTS[key]
 
 
@@ -73,21 +73,21 @@ def pad_images(x, pad, value):
     rows, columns = pad
     if not rows and not columns:
         return x
-    channels, height, width, n = x.shape
-    widths = (0, 0, 0, 0, rows, rows, columns, columns, 0, 0)  # nd.pad takes five axes and pads the last three
+    widths = (0, 0, 0, 0, rows, rows, columns, columns, 0, 0)  # nd.pad can pad only the last three of five axes
     x = nd.pad(x.expand_dims(0), mode="constant", constant_value=value, pad_width=widths)
-    return x.reshape((channels, height + 2 * rows, width + 2 * columns, n))
+    return x.reshape(x.shape[1:])
 
 
 def index_table(size, kernel, stride, pad, dilate, device):
-    """Which pixels each window covers. In padded images, H × W, pixel (y, x) of channel c is number (c H + y) W + x.
+    """Which pixels each window covers. In padded images of h × w pixels, pixel (y, x) of channel c is number
+    (c h + y) w + x.
 
     A 3×3 image has four windows of 2×2, and the table, with one column per window, is
         0 1 3 4    pixel (0, 0) of each window
         1 2 4 5    pixel (0, 1)
         3 4 6 7    pixel (1, 0)
         4 5 7 8    pixel (1, 1)
-        9 9 9 9    the number after all pixels: a row of ones, for the bias
+        9 9 9 9    the row of ones that conv2d appends to the pixels, for the bias
     In general, pixel (i, j) of window (p, q) is pixel (p · stride + i · dilate, q · stride + j · dilate) of the image.
     size is (channels, height, width) before padding. Returns (C · KH · KW + 1, OH, OW), int32, for OH × OW windows.
     """
@@ -102,12 +102,12 @@ def index_table(size, kernel, stride, pad, dilate, device):
 
 
 def slice_windows(x, axis, count, kernel, stride):
-    """`kernel` arrays: number i holds pixel i of each of the `count` windows along one axis.
+    """`kernel` arrays: array i holds pixel i of each of the `count` windows along one axis. All are numbers here.
 
-    With kernel 2 and stride 2, the pixels a b c d give [a c] and [b d]; their maximum is the line after pooling.
+    With kernel 2 and stride 2, the pixels a b c d give [a c] and [b d]; their maximum is max-pooling.
     """
     if kernel == stride > 1:
-        # Windows without overlap: make the axis (count, kernel), and split it, which is faster. split(1) gives no list.
+        # Windows that touch: reshape the axis to (count, kernel) and split it, which is faster.
         if x.shape[axis] > count * kernel:
             x = nd.slice_axis(x, axis=axis, begin=0, end=count * kernel)
         before, after = x.shape[:axis], x.shape[axis + 1 :]

@@ -68,7 +68,7 @@ def test_only_the_first_hundred_images_are_searched_for_bright_pixels(first):
     if first < 100:
         assert check_images(model, images) is images
     else:
-        with pytest.raises(tm.DataError, match="the images have only pixels of 0 and 1"):
+        with pytest.raises(tm.DataError, match="the images begin with pixels of 0 and 1 only"):
             check_images(model, images)
 
 
@@ -84,7 +84,7 @@ WRONG_IMAGES = [
     (IMAGES / 255, rf"float64 of the shape \(40, 28, 28\); {BYTES}"),
     (IMAGES.astype("float32"), rf"float32 of the shape \(40, 28, 28\); {BYTES}"),
     (IMAGES > 0, rf"bool of the shape \(40, 28, 28\); {BYTES}"),
-    ((IMAGES > 0).astype("uint8"), "have only pixels of 0 and 1; expected whole numbers from 0 to 255"),
+    ((IMAGES > 0).astype("uint8"), "begin with pixels of 0 and 1 only; expected 0 to 255: multiply them by 255"),
     (IMAGES.astype("int32") - 1, "have pixels from -1 to 254; expected whole numbers from 0 to 255"),
     (IMAGES.astype("int32") + 1, "have pixels from 1 to 256; expected whole numbers from 0 to 255"),
 ]

@@ -147,7 +147,8 @@ def test_sizes_and_initial_values_are_those_published():
     assert models.mlp().size == 784 * 128 + 128 + 128 * 64 + 64 + 64 * 10 + 10
     assert models.lenet().size == 20 * 26 + 50 * 501 + 800 * 500 + 500 + 5010
     assert models.dropout_cnn().size == 10 * 26 + 20 * 251 + 320 * 50 + 50 + 510
-    assert models.cnn().size == 16 * 10 + 16 * 145 + 32 * 145 + 32 * 289 + 512 * 10 + 10
+    assert models.cnn().size == 16 * 26 + 32 * 401 + 512 * 64 + 64 + 650
+    assert models.cnn(hidden=None).size == 16 * 26 + 32 * 401 + 512 * 10 + 10
     assert models.softmax_regression().init == ("normal", 0.01)
     assert all(MODELS[name]().init == ("xavier", 3.0) for name in ("mlp", "lenet", "dropout-cnn", "cnn"))
 
@@ -157,6 +158,8 @@ def test_every_convolution_has_a_number_of_filters_and_a_kernel():
         for filters, kernels in (((4, 6), (5,)), ((4,), (5, 3)), ((4, 6), (5, 3, 3))):
             with pytest.raises(ValueError, match=r"must be equally many|has two convolutions"):
                 make(filters=filters, kernels=kernels)
+    with pytest.raises(ValueError, match=r"^\(4, 6\) and \(2,\) must be equally many: a number for each convolution$"):
+        models.cnn(filters=(4, 6), strides=(2,))
     with pytest.raises(ValueError, match="dropout_cnn has two convolutions"):
         models.dropout_cnn(filters=(4, 6, 6), kernels=(5, 3, 3))
     assert models.lenet(filters=(4, 6, 8), kernels=(5, 3, 3)).shapes["10.weight"] == (500, 8)  # 28 → 12 → 5 → 1

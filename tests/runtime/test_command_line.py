@@ -69,8 +69,8 @@ train --opt adam                               argument --opt: invalid choice: '
 train --opt adadelta --lr 1                    adadelta has no --lr; use --opt sgd or momentum or adagrad or rmsprop
 train --model resnet                           argument --model: invalid choice: 'resnet'
 train --activation relu                        softmax has no --activation; use --model mlp or lenet or dropout-cnn
-train --model lenet --filters 5                filters [5] and kernels (5, 5) must be equally many
-train --model dropout-cnn --filters 5 6 7      dropout_cnn has two convolutions, so it cannot have filters [5, 6, 7]
+train --model lenet --filters 5                (5,) and (5, 5) must be equally many: a number for each
+train --model dropout-cnn --filters 5 6 7      dropout_cnn has two convolutions, so it cannot have filters (5, 6, 7)
 train --opt adadelta --one-cycle               adadelta has no learning rate, so it cannot have one cycle of it
 train --model lenet --filters 5 0              filters must be whole numbers of at least 1, not 5 0
 train --model lenet --hidden 5 6               lenet has one hidden layer, not 2; mlp can have several

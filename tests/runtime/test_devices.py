@@ -50,7 +50,7 @@ def test_an_exchange_gives_each_device_the_sum(count):
 @pytest.mark.parametrize("devices", ["cpu:0,cpu:1", "cpu:1,cpu:0,cpu:2"])
 def test_several_devices_are_like_one(devices, model, rule):
     """201 images in batches of 50: the last batch has one image, so some devices have none."""
-    arguments = {**SMALL[model], "rate": 0.0} if model == "dropout-cnn" else SMALL[model]
+    arguments = {**SMALL[model], "rate": 0.0} if "cnn" in model else SMALL[model]
     settings = {"arguments": arguments, "epochs": 1, "batch_size": 50, "log_interval": 1}
     one, several = (make_run(digits(201, 50), model, rule, device=names, **settings) for names in ("cpu", devices))
     check_close(several.train(), one.train(), CLOSE)

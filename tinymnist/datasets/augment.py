@@ -8,13 +8,13 @@ import functools
 import numpy as np
 
 SHIFT, ROTATION, SCALE = 2.0, 12.0, 0.12  # the largest shift in pixels, rotation in degrees and change of the size
-ALPHA, SIGMA = 24.0, 4.0  # the elastic field: it moves a pixel by 0.9 pixels, root mean square
+ALPHA, SIGMA = 24.0, 4.0  # the elastic field: it moves a pixel by 0.9 pixels along each axis, root mean square
 
 
 def alter(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return images (N, H, W) of bytes, each changed by its own map, with bilinear interpolation.
 
-    out[p] = in[R(θ) (p − c) / s + c + t + α (G ∗ u)(p)], with c the centre and zeros outside the image.
+    out[p] = in[R(θ) ((p − c) / s) + c + t + α (G ∗ u)(p)], with c the centre and zeros outside the image.
     Angle θ, scale s, shift t, field u are uniform; s, t, u are pairs (row, column); G is a Gaussian, deviation σ.
     """
     n, height, width = images.shape
@@ -41,6 +41,7 @@ def interpolate(images, row, column):
     """The images at the positions row, column (N, H, W), each a weighted mean of four pixels; zeros outside."""
     n, height, width = images.shape
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1))).astype(np.float32)
+    # At most 0.999 into the padding, so that pixel i + 1 exists
     row, column = np.clip(row + 1, 0, height + 0.999), np.clip(column + 1, 0, width + 0.999)
     i, j = row.astype(np.int32), column.astype(np.int32)
     down, right = row - i, column - j

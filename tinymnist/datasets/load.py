@@ -112,12 +112,15 @@ def read_npz(path, part):
 
 
 def read_directory(directory, part):
-    """The training or the test examples in a directory. EMNIST's images are transposed, and its letters begin at 1."""
+    """The examples of a part in a directory: "train", or "t10k", which is MNIST's name for the test examples.
+
+    EMNIST's images are transposed, and its letters begin at 1.
+    """
     image_file, label_file = (find_file(directory, part, kind) for kind in ("images", "labels"))
     images, labels, name = map_file(image_file), map_file(label_file), os.path.basename(image_file).lower()
     if name.startswith("emnist") and images.ndim == 3:
         images = np.ascontiguousarray(images.transpose(0, 2, 1))
-        labels = labels - labels.dtype.type(name.startswith("emnist-letters"))
+        labels = labels - int(name.startswith("emnist-letters"))
     if name.startswith("qmnist") and labels.ndim == 2:
         labels = labels[:, 0]  # the other columns say who wrote the digit
     return make_split(images, labels, image_file, label_file)
@@ -141,7 +144,7 @@ def make_split(images, labels, image_name, label_name):
 
 
 def find_file(directory, part, kind):
-    """The path of the images or labels. A plain file comes first: it can be mapped, and so be larger than memory."""
+    """The path of the images or labels. An uncompressed file is preferred, as it can be mapped into memory."""
     parts = "(t10k|test)" if part == "t10k" else part
     pattern = re.compile(rf"(.*-)?{parts}-{kind}[-.]idx\d-(ubyte|int)(\.gz)?", re.IGNORECASE)
     for folder in ("", "raw", "MNIST/raw", "FashionMNIST/raw"):  # torchvision's folders

@@ -13,7 +13,7 @@ from tinymnist.batches import Batches
 from tinymnist.idx import DataError
 
 COUNTED = 4 << 20  # pixels that pixel_statistics counts at once
-WHOLE = 256 << 20  # bytes: a mapped file up to this size is copied to the device
+WHOLE = 256 << 20  # bytes: a mapped file up to this size goes to the device as a whole
 
 
 def map_file(path: str | os.PathLike) -> np.ndarray:
@@ -37,11 +37,11 @@ def release_pages(array):
 
 
 def read_rows(array, rows):
-    """array[rows]. Those of a mapped file are read from the file: one access to the mapping may load 2 MiB."""
+    """array[rows]. Of a mapped file, only these rows are read: an access to the mapping may load 2 MiB."""
     mapping = getattr(array, "_mmap", None)
     if mapping is None or not array[:1].flags.c_contiguous:
         return array[rows]
-    whole = array.base if isinstance(array.base, np.memmap) else array  # only the whole knows its offset
+    whole = array.base if isinstance(array.base, np.memmap) else array  # a slice has the offset of the whole
     begin = whole.offset + array.ctypes.data - whole.ctypes.data  # in the file
     size, step = array[:1].nbytes, array.strides[0]
     try:
@@ -80,8 +80,8 @@ class HostBatches(Batches):
         self.batch_size, self.device, self.alter = batch_size, device, alter
         self.images, self.labels = split
 
-    def take(self, numbers, seed=0):
-        images = read_rows(self.images, numbers)
+    def take(self, indices, seed=0):
+        images = read_rows(self.images, indices)
         if self.alter is not None:
             images = self.alter(images, np.random.default_rng(seed))
-        return self.to_device(images[:, None]), self.to_device(np.asarray(self.labels[numbers]))
+        return self.to_device(images[:, None]), self.to_device(np.asarray(self.labels[indices]))

@@ -76,6 +76,7 @@ def find_digit(colours):
         raise LookupError
     if ink.shape == (SIDE, SIDE):  # as small as MNIST's images, it has no details to remove
         return ink
+    # Nothing is both clearly brighter and clearly darker than the border.
     one_sided = np.minimum(change.max(axis=(0, 1)), -change.min(axis=(0, 1))).max() < ink.max() / 5
     if one_sided and fills_the_picture(ink):
         return ink
@@ -94,7 +95,7 @@ def fills_the_picture(ink):
     connected = set.intersection(*(set(side[side > 0]) for side in sides))
     frame = any((side > 0).mean() > 0.95 for side in sides)
     wide = ndimage.minimum_filter(inside, int(0.4 * max(ink.shape)) + 1, mode="constant").any()
-    return connected and 0.15 < inside.mean() < 0.7 and not frame and not wide
+    return bool(connected) and 0.15 < inside.mean() < 0.7 and not frame and not wide
 
 
 def find_strokes(grey):
@@ -126,7 +127,7 @@ def remove_lines(ink):
     y, x = np.arange(len(padded))[:, None], np.arange(width)
 
     def measure(climb, x):
-        """The ink that nine tenths of each line have, which the digit has not, and how far the line rises at x."""
+        """The ink that nine tenths of each line's pixels reach (a digit fills less), and how far the line rises."""
         rise, n = np.rint(climb * (x / width - 0.5)).astype(int), len(x) // 10
         return np.partition(padded[(y + rise).clip(0, len(y) - 1), x], n, axis=1)[:, n], rise
 
@@ -174,7 +175,7 @@ def choose_parts(ink, parts):
 
 
 def to_mnist(grey: np.ndarray) -> np.ndarray:
-    """Bring grey levels (H, W), bright ink on a dark background, into MNIST's form: (28, 28) uint8, at most 255."""
+    """Bring grey levels (H, W), bright ink on a dark background, into MNIST's form: (28, 28) uint8, the largest 255."""
     if grey.ndim != 2 or grey.size == 0 or grey.max() == grey.min():
         raise DataError(f"is blank; expected a digit in its {grey.shape} pixels")
     ink = (grey - grey.min()) / float(grey.max() - grey.min())

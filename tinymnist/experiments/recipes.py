@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tinymnist.datasets.load import Data, Split, load
+from tinymnist.batches import Split
+from tinymnist.datasets.load import Data, load
 from tinymnist.models import MODELS
 from tinymnist.optim import RULES, Optimizer
 from tinymnist.runtime import checkpoint
@@ -152,13 +153,8 @@ RECIPES = {
 }
 
 
-def default_hyper(model, rule):
-    """The hyper-parameters that suit a model and a rule, both given by name."""
-    return dict(HYPER[model].get(rule, {}))
-
-
 def published_accuracies(model, rule, hyper, data):
-    """[(training %, test %) after epoch 1, 2, …] if they were published for exactly this training, else []."""
+    """[(training %, test %) after epoch 1, …] if published for this model, rule, hyper-parameters and data, else []."""
     same = model == "softmax" and hyper == Optimizer(rule, **FIVE_RULES_HYPER[rule]).hyper
     return FIVE_RULES[rule] if same and data.fingerprint == MNIST else []
 
@@ -180,9 +176,9 @@ def check_options(kind, name, options, table):
 
 
 def make_arguments(model, options):
-    """Command-line options as arguments of the model. All models but mlp take a number as `hidden`, not a list."""
+    """Command-line options as arguments of the model. mlp takes `hidden` as a list, other models as a number."""
     check_options("model", model, options, {name: make().arguments for name, make in MODELS.items()})
-    for name in ("hidden", "filters", "kernels"):
+    for name in ("hidden", "filters", "kernels", "strides"):
         if name in options and min(options[name]) < 1:
             raise ValueError(f"{name} must be whole numbers of at least 1, not {' '.join(map(str, options[name]))}")
     if "hidden" in options and model != "mlp":
@@ -195,15 +191,17 @@ def make_arguments(model, options):
 def make_run(where, *, recipe=None, model=None, rule=None, options, hyper, settings, held_out=None):
     """A Run of a recipe, or of a model and a rule with defaults. All other arguments override these.
 
-    `where` is the argument of load. Raises ValueError for what does not fit together, before it loads the data.
+    `where` is the argument of load. Raises ValueError for what does not fit together; for an option of another model or
+    rule before it loads the data.
     """
     if recipe is not None and recipe not in RECIPES:
         raise ValueError(f"there is no recipe {recipe!r}; the recipes are {', '.join(RECIPES)}")
     base = RECIPES.get(recipe)
-    model, rule = model or (base.model if base else "softmax"), rule or (base.rule if base else "sgd")
+    model = model or (base.model if base else "softmax")
+    rule = rule or (base.rule if base else "sgd")
     arguments = {**(base.arguments if base and model == base.model else {}), **make_arguments(model, options)}
     check_options("opt", rule, hyper, {name: each.hyper for name, each in RULES.items()})
-    suitable = base.hyper if base and rule == base.rule else default_hyper(model, rule)
+    suitable = base.hyper if base and rule == base.rule else HYPER[model].get(rule, {})
     optimizer = Optimizer(rule, **{**suitable, **hyper})
     data = load(where) if held_out is None else hold_out(load(where), held_out)
     defaults = base.settings if base else dict(SETTINGS.get(model, {}))

@@ -1,10 +1,11 @@
 """Checkpoints: how a run is saved and how it is found again.
 
-The directory of a run holds its results, history.json, and its last two checkpoints. Each checkpoint is a directory:
+The directory of a run holds its results, history.json, and its last two checkpoints. Each checkpoint is a directory,
+such as this one after three epochs and 128 batches of the fourth:
 
     epoch-0003-batch-00128/model.params      the parameters; Gluon's load_parameters reads this file
                            optimizer.params  the state vectors of the update rule, if it has any
-                           run.json          everything else, with the SHA-256 of the other files and of itself
+                           run.json          everything else, with the SHA-256 of the other files and of its own content
 
 It is written under another name, synced to disk, read back and then renamed, so it is always complete. None is
 overwritten: if the same point is saved again, it is epoch-0003-batch-00128.1.
@@ -46,12 +47,12 @@ FIELDS = {  # the types of the fields in run.json
     (int, float): ("mean", "std", "seconds"),
 }
 FIELD_ERRORS = (TypeError, ValueError, LookupError, AttributeError, OverflowError)  # of impossible fields
-MODELS = {make.__name__: make for make in models.MODELS.values()}
+BUILDERS = {make.__name__: make for make in models.MODELS.values()}
 
 
 @contextlib.contextmanager
 def lock_run_directory(directory, run_id):
-    """Make `directory` and keep other runs from saving into it. Raises DataError if one does so, or has done so.
+    """Make `directory` and keep other runs from saving into it. Raises DataError if one is doing so or has done so.
 
     Yields the check of lock_directory.
     """
@@ -78,8 +79,8 @@ def save_checkpoint(directory, run, check):
     directory, position = Path(directory), run.position
     name = f"epoch-{position.epoch:04d}" + (f"-batch-{position.batch:05d}" if position.batch else "")
     points = map(parse_name, list_checkpoints(directory))
-    again = [number + 1 for epoch, batch, number in points if (epoch, batch) == (position.epoch, position.batch)]
-    name += f".{max(again)}" if again else ""
+    numbers = [number for epoch, batch, number in points if (epoch, batch) == (position.epoch, position.batch)]
+    name += f".{max(numbers) + 1}" if numbers else ""  # this point was saved before
     final = directory / name
     part = directory / f".{name}.{os.getpid()}.part"  # never another run's, even if the directory was replaced
     try:
@@ -97,7 +98,7 @@ def save_checkpoint(directory, run, check):
         part.rename(final)
         sync(directory)
     except (OSError, DataError) as error:
-        check()
+        check()  # a directory that is gone explains the error better
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{directory}: no checkpoint can be written: {reason}; earlier ones are unchanged") from error
     finally:
@@ -112,7 +113,7 @@ def save_checkpoint(directory, run, check):
 
 
 def load(directory, model=None):
-    """Return (model, state vectors of its rule, everything else) of the newest undamaged checkpoint.
+    """Return (model, vectors, state) of the newest undamaged checkpoint: state is run.json, vectors are the rule's.
 
     A model that is not one of tinymnist's own must be given. Raises DataError if no checkpoint can be used.
     """
@@ -121,9 +122,9 @@ def load(directory, model=None):
         print(f"{error}; the checkpoint before it is used", file=sys.stderr)
     try:
         if model is None:
-            if state["model"] not in MODELS:
+            if state["model"] not in BUILDERS:
                 raise DataError(f"{directory}: holds a model that is not one of tinymnist's own; give it as `model`")
-            model = MODELS[state["model"]](**state["arguments"])
+            model = BUILDERS[state["model"]](**state["arguments"])
     except (*FIELD_ERRORS, mx.MXNetError) as error:
         raise DataError(f"{directory}: its checkpoint cannot be understood: {str(error)[:200]}") from error
     model.mean, model.std = state["mean"], state["std"]

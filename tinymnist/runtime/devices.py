@@ -49,7 +49,7 @@ class Exchange:
 
     def __init__(self, devices, kvstore="local", timeout=60):
         self.devices, self.rank, self.workers = devices, 0, 1
-        self.member, self.store, self.keys = None, None, set()  # names that the store knows
+        self.member, self.store, self.keys = None, None, set()  # Member, MXNet's KVStore, names that it knows
         if kvstore == "dist_sync":
             self.member = machines.join(timeout)
             self.store, self.keys = self.member.store, self.member.keys
@@ -65,7 +65,7 @@ class Exchange:
     def sum(self, vectors, name="gradients"):
         """Replace each of `vectors`, one on each device, by their sum over all devices and workers.
 
-        Different arrays need different names, as MXNet may reorder exchanges.
+        Arrays of one size and type need different names, as MXNet may reorder exchanges.
         """
         if self.store is None:  # one device on one machine
             return
@@ -86,7 +86,7 @@ class Exchange:
         return vector.asnumpy().astype(numbers.dtype).reshape(numbers.shape)
 
     def synchronize_start(self, description, vectors):
-        """Start all workers with the vectors of worker 0. `vectors` is a list of lists, one vector on each device.
+        """Start all workers with the vectors of worker 0. `vectors` yields, for each vector, its copies on all devices.
 
         Raises ValueError if the description of this worker's task differs from worker 0's.
         """

@@ -24,8 +24,9 @@ def lock_directory(directory: str | os.PathLike):
     """
     try:
         Path(directory).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):  # finds out now whether files can be written
-            handle = os.open(directory, os.O_RDONLY)
+        with tempfile.TemporaryFile(dir=directory):
+            pass  # finds out now whether files can be written
+        handle = os.open(directory, os.O_RDONLY)
     except OSError as error:
         raise DataError(f"{directory}: nothing can be saved there: {error.strerror or error}") from error
 

@@ -24,11 +24,11 @@ from tinymnist.windows import CONSTANTS
 
 
 class Replay:
-    """function(*inputs): recorded when inputs of these shapes come first, replayed from then on. Types must not change.
+    """function(*inputs): recorded at the first call with inputs of these shapes, then replayed. Types must not change.
 
     `parameters` are marked arrays that the function uses besides its inputs; gradients reach them as usual, but only
-    from the first result. The function must return a list of arrays of one type. It must not take decisions by the
-    values of arrays, and may draw random numbers only with `uniform_like`.
+    from the first result. The function must return a list of arrays of one type. It must not branch on the values
+    of arrays, and may draw random numbers only with `uniform_like`.
     Raises ValueError if it uses any other array, or copies one.
     """
 
@@ -41,7 +41,7 @@ class Replay:
         if key not in self.recordings:
             self.recordings[key], results = self.record(inputs)
             if autograd.is_recording():
-                return results  # recording was a run, too: it has computed the results and drawn its random numbers
+                return results  # recording has also computed the results
             return [array.detach() for array in results]  # drop what was kept for a gradient
         graph, arguments = self.recordings[key]
         results = graph(*[inputs[a] if isinstance(a, int) else a for a in arguments])
@@ -68,10 +68,8 @@ def replay_step(optimizer, w, g, hyper):
     """
     arrays = [w, g, *optimizer.state]
     copies = [StandIn(array.copy()) for array in arrays]
-    for array in copies:
-        array.attach_grad("null")
     rates = [value for value in hyper.values() if isinstance(value, nd.NDArray)]
-    for array in rates:
+    for array in copies + rates:
         array.attach_grad("null")
     arguments = {name_of(recorded): array for recorded, array in zip(copies + rates, arrays + rates)}
     twin = copy.copy(optimizer)
@@ -116,6 +114,7 @@ def name_of(array):
 def build_graph(results, arguments):
     """(graph, its arguments) for recorded arrays. `arguments` has, by name, what the graph may be called with.
 
+    It is called while autograd records.
     Raises ValueError if the recorded function used another array, or copied one.
     """
     # get_symbol takes one array, so all results are joined by concat(reshape(result), …). get_children undoes first
@@ -124,10 +123,8 @@ def build_graph(results, arguments):
     graph = autograd.get_symbol(joined).get_children().get_children()
     names = graph.list_inputs()
     if not set(names) <= set(arguments):
-        raise ValueError(
-            "the function uses an array that is neither input nor parameter; a graph would freeze its value"
-        )
-    if '"op": "_copyto"' in graph.tojson():  # it waits for MXNet's engine inside the engine, and may wait forever
+        raise ValueError("the function uses an array that is neither input nor parameter; a graph would freeze it")
+    if '"op": "_copyto"' in graph.tojson():  # it blocks inside MXNet's engine, perhaps for ever
         raise ValueError("the function copies by astype, copyto or as_in_context; in a graph nd.cast does not block")
     # static: all memory is reserved once
     return nd.CachedOp(graph, [("static_alloc", True), ("static_shape", True)]), [arguments[name] for name in names]

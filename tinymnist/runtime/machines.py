@@ -21,7 +21,7 @@ DEFAULTS = {
     "PS_HEARTBEAT_INTERVAL": "1",  # seconds
     "MXNET_KVSTORE_BIGARRAY_BOUND": "1000",  # longer vectors are divided among all servers
 }
-GROUPS = {1: "the scheduler", 2: "a server", 4: "a worker"}  # numbers of ps-lite, MXNet's network library
+GROUPS = {1: "the scheduler", 2: "a server", 4: "a worker"}  # ps-lite's numbers; a sum of them means several groups
 CONNECTION = "the connection of all processes"
 JOINED = []  # at most one Member, as MXNet can join a process only once
 
@@ -30,8 +30,8 @@ class Member:
     """This process as the scheduler, a server or a worker: its store, and a thread that watches the other processes.
 
     MXNet cannot be interrupted, so the thread ends this process, with an error message and status 1, in two cases:
-    `expect` is not called again within `timeout` seconds (every exchange calls it), or ps-lite's heartbeats stop. The
-    scheduler receives those of all processes, and all processes receive the scheduler's.
+    `expect` is not called again within `timeout` seconds (every exchange calls it), or heartbeats stop. These come from
+    ps-lite, MXNet's network library: the scheduler receives those of all processes, and all receive the scheduler's.
     """
 
     def __init__(self, role, timeout):
@@ -44,7 +44,7 @@ class Member:
         self.store = mx.kv.create("dist_sync")
 
     def expect(self, what):
-        """`what` must end before the timeout, by another call of this method. None: there is nothing to wait for."""
+        """From now on `what` is awaited, until the next call. None: nothing is."""
         self.since, self.what = time.monotonic(), what
 
     def watch(self):
@@ -57,7 +57,7 @@ class Member:
                     leave(1)
 
     def find_problem(self):
-        """A sentence, or None. Notices here, too, when all are connected."""
+        """A sentence, or None. Also sets `connected`, the time at which all were connected."""
         now = time.monotonic()
         if self.what and now - self.since > self.timeout:
             return f"{self.what} took more than {self.timeout:g} seconds; another process may be dead"
@@ -69,7 +69,8 @@ class Member:
         if not self.store or not self.connected or now < self.connected + self.silence + 1:  # too early to judge
             return None
         silent = [name for group, name in GROUPS.items() if self.is_silent(group, self.silence)]
-        return silent and f"no sign of life from {' and '.join(silent)} for more than {self.silence} seconds"
+        sentence = f"no sign of life from {' and '.join(silent)} for more than {self.silence} seconds"
+        return sentence if silent else None
 
     def is_silent(self, group, seconds):
         """Whether a process of the group sent no heartbeat for so many seconds."""
@@ -88,13 +89,13 @@ class Member:
 def longest_silence(timeout):
     """Seconds without a heartbeat after which a process counts as dead, as a C int.
 
-    Half of the timeout: the scheduler notices a death and ends, and then the others notice that it has ended.
+    It is half of timeout − 5: the scheduler notices a death and ends, and then the others notice that it has ended.
     """
     return int(min(timeout, 3e7) - 5) // 2
 
 
 def join(timeout):
-    """This process as a worker. Raises ValueError if the environment does not say where the scheduler is."""
+    """This process as a worker; the first timeout counts. Raises ValueError if no environment names the scheduler."""
     if not JOINED:
         JOINED.append(Member("worker", timeout))
         atexit.register(JOINED[0].close)
@@ -129,7 +130,7 @@ def set_environment(role):
 
 
 def abort(status):
-    """The exit status of a failed command. A worker ends here at once, as it would wait for the others otherwise."""
+    """Return `status`, for a script to exit with. A worker exits here at once, or it would wait for the others."""
     if JOINED:
         leave(status)
     return status

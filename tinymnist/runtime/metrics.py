@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from tinymnist import loss
 from tinymnist.backend import mx, nd
 from tinymnist.runtime.graph import Replay
 
-READ = 100  # batches whose logits are kept on the device until they are read
+TOGETHER = 100  # batches whose results are read at once
 
 
 class BatchResult(NamedTuple):
@@ -22,7 +23,7 @@ class BatchResult(NamedTuple):
 
 
 def make_forward(model, compile=True):
-    """A function of bytes (n, 1, H, W) and labels (n,) on the model's device: [mean loss (1,), logits (n, K)]."""
+    """A function of images, bytes (n, 1, H, W), and labels (n,). It returns [mean loss (1,), logits (n, K)]."""
 
     def forward(images, labels):
         logits = model(images)
@@ -32,19 +33,15 @@ def make_forward(model, compile=True):
 
 
 def evaluate_shares(forwards, shares):
-    """`sum_results` of every batch. shares[i] yields batches, or None, on device i; forwards[i] runs them."""
-    tables, unread = [], []
-    for parts in zip(*shares):  # one batch: a part, or None, for each device
-        results = []
-        for forward, part in zip(forwards, parts):
-            if part:
-                images, labels = part
-                results.append(BatchResult(*forward(images, labels), labels))
-        unread.append(results)
-        if len(unread) == READ:
-            tables.append(sum_results(unread))
-            unread = []
-    return np.concatenate([*tables, sum_results(unread)])
+    """The table of sum_results for all batches. shares[i] yields device i's part of each batch, or None."""
+
+    def run(parts):
+        return [BatchResult(*forward(*part), part[1]) for forward, part in zip(forwards, parts) if part]
+
+    results, tables = map(run, zip(*shares)), []
+    while unread := list(itertools.islice(results, TOGETHER)):
+        tables.append(sum_results(unread))
+    return np.concatenate(tables)
 
 
 def sum_results(batches):
@@ -61,7 +58,8 @@ def sum_results(batches):
         nd.concat(*(array.as_in_context(mx.cpu()) for array in column), dim=0) for column in zip(*results)
     )
     sizes = np.array([len(result.labels) for result in results])
-    right = np.add.reduceat(loss.is_correct(logits, labels).asnumpy(), np.cumsum(sizes) - sizes, dtype=float)
+    starts = np.cumsum(sizes) - sizes
+    right = np.add.reduceat(loss.is_correct(logits, labels).asnumpy(), starts, dtype=float)
     rows = np.stack([sizes, sizes * losses.asnumpy().astype(float), right], axis=1)  # a row for each device's part
     np.add.at(table, list(numbers), rows)
     return table

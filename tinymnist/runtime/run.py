@@ -97,7 +97,10 @@ class Run:
 
     @contextlib.contextmanager
     def lock(self, directory):
-        """Keep other runs from saving into `directory`, unless it is None. Yields the check of lock_directory."""
+        """Keep other runs from saving into `directory`, unless it is None. Yields the check of lock_directory.
+
+        `train` locks it, and `save` again: the second lock only yields the check of the first.
+        """
         names, check = self.locked
         if directory is None or self.exchange.rank > 0:
             yield None
@@ -117,22 +120,22 @@ class Run:
         return self.data.fingerprint
 
     @property
-    def batches(self):
+    def batch_count(self):
         """How many batches an epoch has"""
         return math.ceil(len(self.train_split.labels) / self.settings.batch_size)
 
-    def hyper(self, batch):
+    def current_hyper(self, batch):
         """The hyper-parameters for a batch of this epoch"""
         hyper = dict(self.optimizer.hyper)
         if "lr" in hyper:
-            hyper["lr"] = self.settings.learning_rate(hyper["lr"], self.position.epoch, batch, self.batches)
+            hyper["lr"] = self.settings.learning_rate(hyper["lr"], self.position.epoch, batch, self.batch_count)
         return hyper
 
     @property
     def task(self):
         """What all workers must have in common, as text"""
         state = checkpoint.describe_run(self)
-        for own in ("id", "source", "where", "seen", "seconds", "speed", "history"):
+        for own in ("id", "source", "where", "seen", "seconds", "speed", "history"):  # may differ between workers
             del state[own]
         state["settings"].update(device=len(self.steps), timeout=None)
         return json.dumps([self.model.size, state], sort_keys=True)
@@ -150,14 +153,14 @@ class Run:
         """Train until settings.epochs, or until `stop` is set.
 
         Checkpoints go into the directory `save`: one before the first batch, one after every epoch, one when the run
-        stops, and one every `save_every` batches. on_batch(run, examples) is called after every batch, on_epoch(run)
-        after every epoch. Raises Diverged if a loss or a weight is not finite, DataError if saving fails.
+        stops, and one every `save_every` batches, or at the next one from which the run can be resumed.
+        on_batch(run, examples) is called after every batch, on_epoch(run) after every epoch.
+        Raises Diverged if a loss or a weight is not finite, DataError if saving fails.
         """
         if save_every < 0:
             raise ValueError(f"save every must be a whole number of at least 0, not {save_every!r}")
-        self.exchange.synchronize_start(
-            self.task, zip(*([step.model.weights, *step.optimizer.state] for step in self.steps))
-        )
+        vectors = [[step.model.weights, *step.optimizer.state] for step in self.steps]
+        self.exchange.synchronize_start(self.task, zip(*vectors))
         with self.lock(save):
             if save and not checkpoint.list_checkpoints(save):
                 self.save(save)
@@ -177,14 +180,17 @@ class Run:
         settings, position = self.settings, self.position
         n = len(self.train_split.labels)
         order, seed = permutation(settings.seed, position.epoch, n), (settings.seed, position.epoch)
-        reader, saver, throttle = LossReader(self), Saver(self, save, save_every), Throttle()
-        self.reader = reader
+        self.reader, saved = LossReader(self), position.batch
         batches = [share_batches(s.batches, order, s.share, start=position.batch, seed=seed) for s in self.steps]
         for shares in zip(*batches):  # one batch, divided among the devices
             if self.can_resume_here():
-                saver.before_batch(reader)
+                if save_every and position.batch - saved >= save_every:
+                    saved = position.batch
+                    self.reader.read()  # completes position.seen, which is saved; all workers must do it
+                    if save and not self.stopping:  # a run that stops is saved by train
+                        self.save(save)
                 if self.stopping:
-                    reader.read()  # here, as all workers must do it
+                    self.reader.read()  # not in save, which only worker 0 does
                     return False
                 if has_dropout(self.model):
                     reseed_dropout(*seed, position.batch, self.exchange.rank)
@@ -194,15 +200,14 @@ class Run:
             # the sum over all devices and workers
             self.exchange.sum([step.model.gradients for step in self.steps])
             # update
-            hyper = self.hyper(position.batch)
+            hyper = self.current_hyper(position.batch)
             for step in self.steps:
                 step.update(hyper, settings.one_cycle)
             position.batch += 1
-            throttle.after_batch(results)
-            reader.after_batch(results)
+            self.reader.after_batch(results)
             if on_batch:
                 on_batch(self, size)
-        reader.read()
+        self.reader.read()
         return True
 
     def finish_epoch(self):
@@ -217,7 +222,7 @@ class Run:
         interval = self.settings.log_interval
         epoch = Epoch(
             epoch=position.epoch + 1,
-            lr=self.hyper(self.batches // 2).get("lr"),
+            lr=self.current_hyper(self.batch_count // 2).get("lr"),
             loss=float(np.average(losses, weights=sizes)),
             train_accuracy=float(correct.sum() / sizes.sum()),
             test_loss=test_loss,
@@ -228,35 +233,6 @@ class Run:
         )
         self.history.append(epoch)
         self.position = Position(epoch=position.epoch + 1)
-
-
-class Throttle:
-    """Keeps Python from running too far ahead of the device."""
-
-    def __init__(self):
-        self.recent = []
-
-    def after_batch(self, results):
-        self.recent.append(results)
-        if len(self.recent) == AHEAD:
-            for result in filter(None, self.recent.pop(0)):
-                result.loss.wait_to_read()
-
-
-class Saver:
-    """Saves a checkpoint every `every` batches, where the run can be resumed."""
-
-    def __init__(self, run, directory, every):
-        self.run, self.directory, self.every, self.saved = run, directory, every, run.position.batch
-
-    def before_batch(self, reader):
-        position = self.run.position
-        if not self.every or position.batch - self.saved < self.every:
-            return
-        reader.read()  # completes position.seen, which is saved
-        self.saved = position.batch
-        if self.directory and not self.run.stopping:  # a run that stops is saved by Run.train
-            self.run.save(self.directory)
 
 
 class LossReader:
@@ -271,6 +247,9 @@ class LossReader:
 
     def after_batch(self, results):
         self.unread.append(results)
+        if len(self.unread) >= AHEAD:  # Python stays at most so many batches ahead of the device
+            for result in filter(None, self.unread[-AHEAD]):
+                result.loss.wait_to_read()
         if self.run.position.batch % self.run.settings.log_interval == 0:
             self.read()
 
@@ -287,7 +266,7 @@ class LossReader:
                 batch = len(position.seen) + 1
                 self.diverge(batch, f"the loss of epoch {position.epoch + 1}, batch {batch} is {loss}")
             position.seen.append([int(examples), loss / examples, int(correct)])
-        if not np.isfinite(run.model.weights.asnumpy()).all():  # after the last step, which no loss has seen
+        if not np.isfinite(run.model.weights.asnumpy()).all():  # by the last update, after which no loss was computed
             batch = len(position.seen)
             self.diverge(batch, f"after epoch {position.epoch + 1}, batch {batch} weights are not finite")
         before = position.seconds
@@ -295,7 +274,7 @@ class LossReader:
         position.speed.append(round(table[:, 0].sum() / (position.seconds - before), 1))
 
     def diverge(self, batch, what):
-        lr = self.run.hyper(batch - 1).get("lr")
+        lr = self.run.current_hyper(batch - 1).get("lr")
         raise Diverged(what if lr is None else f"{what}, the learning rate {lr:g}; try a smaller one")
 
 
@@ -328,13 +307,12 @@ def resume(directory, data=None, *, model=None, **changes):
             raise ValueError(
                 f"{directory} began with {name.replace('_', ' ')} {old!r} and cannot continue with {new!r}"
             )
-    begun = state["epoch"] + 1 if state["batch"] else state["epoch"]
-    if begun > settings.epochs:
+    epochs_begun = state["epoch"] + 1 if state["batch"] else state["epoch"]
+    if epochs_begun > settings.epochs:
         raise ValueError(f"{directory} is in epoch {state['epoch'] + 1} already and cannot end after {settings.epochs}")
-    data = data or load(state["where"])
-    if state["data"] != data.fingerprint:
-        raise DataError(f"{directory} began with other data ({state['source']}) than {data.source}")
-    run = Run(model, Optimizer(state["rule"], **state["hyper"]), data, settings)
+    run = Run(model, Optimizer(state["rule"], **state["hyper"]), data or state["where"], settings)
+    if state["data"] != run.fingerprint:
+        raise DataError(f"{directory} began with other data ({state['source']}) than {run.data.source}")
     for step in run.steps:
         for own, vector in zip(step.optimizer.state, vectors):
             own[:] = vector.as_in_context(own.context)

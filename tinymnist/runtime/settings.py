@@ -1,4 +1,4 @@
-"""Settings: what decides a run. Position: where it stands. Epoch: the results of one epoch."""
+"""Settings: what decides a run. Position: where a run stands. Epoch: the results of one epoch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from tinymnist.optim import SMALLEST
 from tinymnist.runtime.machines import SHORTEST
 
-WARMUP = 0.25  # the share of all steps in which the learning rate of one cycle rises
+WARMUP = 0.25  # one cycle: the learning rate rises during this share of all steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,12 +40,10 @@ class Settings:
         for name, value in vars(self).items():
             if isinstance(value, np.generic):  # numpy's; JSON needs Python's
                 object.__setattr__(self, name, value.item())
-        for name, low in {"epochs": 0, "batch_size": 1, "seed": 0, "log_interval": 1}.items():
+        for name, low in {"epochs": 0, "batch_size": 1, "seed": 0, "log_interval": 1, "limit": 1}.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or value < low:
+            if (name, value) != ("limit", None) and (not isinstance(value, int) or value < low):
                 raise ValueError(f"{name.replace('_', ' ')} must be a whole number of at least {low}, not {value!r}")
-        if self.limit is not None and (not isinstance(self.limit, int) or self.limit < 1):
-            raise ValueError(f"limit must be a whole number of at least 1, not {self.limit!r}")
         if self.kvstore not in ("local", "dist_sync"):
             raise ValueError(f"there is no kvstore {self.kvstore!r}; they are local and dist_sync")
         if not SHORTEST <= self.timeout < math.inf:
@@ -59,7 +57,7 @@ class Settings:
         if self.one_cycle:
             done = (epoch * batches + batch + 0.5) / (self.epochs * batches)  # between 0 and 1
             lr *= min(done / WARMUP, (1 - done) / (1 - WARMUP))
-        return max(lr, SMALLEST)
+        return max(lr, SMALLEST)  # smaller numbers would lose digits in float32
 
 
 @dataclasses.dataclass

@@ -9,7 +9,6 @@ import numpy as np
 from tinymnist.backend import autograd, mx, nd
 from tinymnist.datasets.mapped import HostBatches, make_batches
 from tinymnist.layers import Dropout
-from tinymnist.network import Sequential
 from tinymnist.runtime.graph import replay_step
 from tinymnist.runtime.metrics import BatchResult, make_forward
 
@@ -20,7 +19,7 @@ RESEED = 16  # batches after which a model with dropout gets a new seed; a run c
 class Step:
     """A model and its optimizer on one device. All devices divide each batch, and have the same weights after it.
 
-    share = (number, shares): this device has part 0, 1, … of so many parts of every batch.
+    share = (i, n): this device has part i of the n parts of every batch. alter: see HostBatches.
     """
 
     def __init__(self, model, optimizer, split, batch_size, *, share=(0, 1), alter=None, compile=True):
@@ -45,16 +44,17 @@ class Step:
         return BatchResult(loss, logits, labels)
 
     def update(self, hyper, new_lr=False):
-        """One step of the optimizer with these hyper-parameters. new_lr: the learning rate is another in each step."""
+        """One step of the optimizer with these hyper-parameters. new_lr: the learning rate changes in every step."""
         weights, gradients = self.model.weights, self.model.gradients
         if not self.compile:
-            return self.optimizer.step(weights, gradients, **hyper)
+            self.optimizer.step(weights, gradients, **hyper)
+            return
         if new_lr:  # only for speed: an array can change without a new recording
             self.lr[:] = hyper["lr"]
             hyper = {**hyper, "lr": self.lr}
         if hyper != self.update_hyper:  # the first step, or a new learning rate
             self.update_hyper, self.replay_update = hyper, replay_step(self.optimizer, weights, gradients, hyper)
-        return self.replay_update()
+        self.replay_update()
 
 
 def share_batches(batches, order, share, *, start=0, seed=()):
@@ -66,7 +66,7 @@ def share_batches(batches, order, share, *, start=0, seed=()):
     size = batches.batch_size
     wholes = [order[begin : begin + size] for begin in range(start * size, len(order), size)]
     parts = [whole[len(whole) * number // shares : len(whole) * (number + 1) // shares] for whole in wholes]
-    if isinstance(batches, HostBatches):
+    if isinstance(batches, HostBatches):  # one batch at a time, each with a seed of its own
         seeds = [(*seed, batch, number) for batch in range(start, start + len(parts))]
         return (batches.take(part, s) if len(part) else None for part, s in zip(parts, seeds))
     return take_groups(batches, parts)
@@ -86,14 +86,13 @@ def take_groups(batches, parts):
 
 def copy_model(model, device):
     """The same network, with the same weights, on another device"""
-    twin = Sequential(*map(copy.copy, model.layers), image=model.image, init=model.init)
-    twin.mean, twin.std = model.mean, model.std
+    twin = copy.copy(model)
     twin.allocate(device, model.weights.dtype).weights[:] = model.weights.as_in_context(device)
     return twin
 
 
 def has_dropout(model):
-    return any(isinstance(layer, Dropout) for layer in model.layers)
+    return any(isinstance(layer, Dropout) and layer.rate for layer in model.layers)
 
 
 def reseed_dropout(seed, epoch, batch, worker):
