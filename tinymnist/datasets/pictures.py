@@ -160,7 +160,11 @@ def choose_parts(ink, parts):
             raise DataError("holds several digits; expected one")
         if max(r.start - rows.stop, rows.start - r.stop, c.start - columns.stop, columns.start - c.stop) < gap:
             kept.append(n + 1)
-    digit = np.isin(parts, kept)
+    return draw_digit(ink, np.isin(parts, kept))
+
+
+def draw_digit(ink, digit):
+    """The ink (H, W) of the pixels where `digit` is true, with a marker's strokes made narrower; 0 elsewhere."""
     height, width = (np.ptp(np.flatnonzero(digit.any(axis))) for axis in (1, 0))
     if width > 1.5 * height:  # one in 160 of MNIST's digits is so wide
         raise DataError("holds several digits that touch; expected one, not wider than 1.5 times its height")

@@ -70,6 +70,7 @@ class Recipe(NamedTuple):
     then: int = 0  # train this many more epochs from the saved checkpoint
 
 
+PLAIN = Recipe("", "", "softmax", {}, "sgd", {}, {})  # in place of a recipe, if none is named
 TEN_EPOCHS = {"epochs": 10, "batch_size": 100}
 UNIFORM, XAVIER = ("uniform", 0.07), ("xavier", 2.24)  # uniform 0.07 is Gluon's default
 NOTEBOOK = '"Experiments with MXNet and Handwritten Digits recognition", a notebook'
@@ -196,16 +197,15 @@ def make_run(where, *, recipe=None, model=None, rule=None, options, hyper, setti
     """
     if recipe is not None and recipe not in RECIPES:
         raise ValueError(f"there is no recipe {recipe!r}; the recipes are {', '.join(RECIPES)}")
-    base = RECIPES.get(recipe)
-    model = model or (base.model if base else "softmax")
-    rule = rule or (base.rule if base else "sgd")
-    arguments = {**(base.arguments if base and model == base.model else {}), **make_arguments(model, options)}
+    base = RECIPES.get(recipe, PLAIN)
+    model, rule = model or base.model, rule or base.rule
+    arguments = {**(base.arguments if model == base.model else {}), **make_arguments(model, options)}
     check_options("opt", rule, hyper, {name: each.hyper for name, each in RULES.items()})
-    suitable = base.hyper if base and rule == base.rule else HYPER[model].get(rule, {})
+    suitable = base.hyper if recipe and rule == base.rule else HYPER[model].get(rule, {})
     optimizer = Optimizer(rule, **{**suitable, **hyper})
     data = load(where) if held_out is None else hold_out(load(where), held_out)
-    defaults = base.settings if base else dict(SETTINGS.get(model, {}))
-    if data.name == "digits" and not base:
+    defaults = base.settings if recipe else dict(SETTINGS.get(model, {}))
+    if data.name == "digits" and not recipe:
         defaults["epochs"] = 20  # they are few
     network = MODELS[model](image=(1, *data.train.images.shape[1:]), classes=data.classes, **arguments)
     return Run(network, optimizer, data, Settings(**{**defaults, **settings}))
