@@ -15,6 +15,8 @@ def check_images(model, images, name="the images"):
     """
     if model.weights is None:
         raise DataError(f"{model!r} has no weights yet; call its method initialize first, or load it by tm.resume")
+    if model.weights.dtype == np.float16 and model.weights.context.device_type == "cpu":
+        raise DataError(f"{model!r} has weights of float16, which MXNet multiplies on a GPU only; use float32")
     channels, *size = model.image
     array = to_numpy(images, name)
     array = array[None] if array.shape == (*size,) else array

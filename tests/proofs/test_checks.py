@@ -141,6 +141,20 @@ def test_a_model_without_weights_or_for_colours_is_refused():
         tm.predict(tm.softmax_regression(image=(3, 28, 28)).initialize(), IMAGES)
 
 
+def test_half_precision_is_refused_on_the_cpu():
+    """MXNet cannot multiply such matrices there; it would say so in the middle of the first step."""
+    model, optimizer = tm.softmax_regression().initialize(dtype="float16"), tm.Optimizer("sgd", lr=0.1)
+    calls = [
+        lambda: tm.train(model, optimizer, DATA.train, **HOW),
+        lambda: tm.fit(model, optimizer, DATA, **HOW),
+        lambda: tm.evaluate(model, DATA.test),
+        lambda: tm.predict(model, IMAGES),
+    ]
+    for call in calls:
+        with pytest.raises(tm.DataError, match="has weights of float16, which MXNet multiplies on a GPU only"):
+            call()
+
+
 @pytest.mark.parametrize("wrong", [DATA.train, IMAGES, None])
 def test_the_data_of_a_run_are_what_load_returns(wrong):
     with pytest.raises(tm.DataError, match=f"data must be what tm.load returns, not {type(wrong).__name__}"):

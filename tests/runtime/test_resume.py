@@ -175,6 +175,15 @@ def test_what_decides_the_numbers_cannot_change(data, directory):
     tm.resume(directory, data, **{name: settings[name] for name in changes})  # the same values may be repeated
 
 
+def test_the_data_may_be_given_as_for_fit(data, directory):
+    """By name, or with labels of another type: a run makes them bytes."""
+    make_run(tm.load("digits")).save(directory / "a")
+    assert tm.resume(directory / "a", "digits").data.name == "digits"
+    data = data._replace(train=Split(data.train.images, data.train.labels.astype("int64")))
+    expected = bits(make_run(data, epochs=1).train(save=directory / "b"))
+    assert bits(tm.resume(directory / "b", data)) == expected
+
+
 def test_other_data_are_refused(data, directory):
     make_run(data).save(directory)
     for part in data.train:
