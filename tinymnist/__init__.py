@@ -1,8 +1,8 @@
 """tinymnist: handwritten-digit classifiers trained with MXNet ndarray arithmetic and autograd.
 
 The files in this folder are a lesson. Read them in this order: idx, batches (the data); windows, ops (the operations);
-loss; init, network, layers, models (the network); optim (the update rules); train (the loop). You can skip backend (the
-import of MXNet) and checks (of arguments). The subpackages are for use rather than for reading: runtime (fast,
+loss; init, network, layers, models (the network); optim (the update rules); train (the loop). You can skip backend
+(imports MXNet) and checks (checks arguments). The subpackages are for use rather than for reading: runtime (fast,
 resumable, distributed training), datasets, experiments.
 
 MXNet's words that one must know:
@@ -10,8 +10,8 @@ MXNet's words that one must know:
     ctx, context, device       one thing: where an array is, CPU or GPU. x.as_in_context(d) is x on d.
     nd.take(x, i)              x[i]. nd.concat(x, y, dim=1): np.concatenate([x, y], 1). nd.dot: @. nd.cast: x.astype.
     nd.pick(x, i)              from each row n the number x[n, i[n]].
-    x.asnumpy(), x.asscalar()  x as numpy's array, as a number.
-    mark_variables([w], [g])   backward writes the gradient of w into g. w.attach_grad() makes such a g; "null": none.
+    x.asnumpy(), x.asscalar()  x as numpy's array, as a number. MXNet computes in the background; these two wait for it.
+    mark_variables([w], [g])   backward writes the gradient of w into g. w.attach_grad() makes a g; with "null": no g.
     autograd.record()          MXNet writes down the operations in this block; is_training() is true: dropout is on.
     loss.backward()            goes back through them and fills the g of each marked w.
     stop_gradient(x)           x, through which no gradient flows.

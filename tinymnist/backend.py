@@ -5,24 +5,24 @@ import sys
 from pathlib import Path
 from unittest import mock
 
-import numpy.fft  # this line and the next load numpy's OpenBLAS, before the settings below, which are for MXNet's
+import numpy.fft  # loads numpy's OpenBLAS here, before the settings below, which are for MXNet's
 import numpy.random
 
 __all__ = ["autograd", "mx", "nd"]
-find_name, cpuinfo = numpy.__getattr__, Path("/proc/cpuinfo")
+numpy_getattr, cpuinfo = numpy.__getattr__, Path("/proc/cpuinfo")
 waiting = {"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "1000"}  # a thread waits 1000 turns, then leaves its core
 settings = {} if waiting.keys() & os.environ.keys() else waiting  # if the user sets one of them, neither is set here
 if cpuinfo.exists() and {"avx2", "fma"} <= set(cpuinfo.read_text().split()):
     settings["OPENBLAS_CORETYPE"] = "Haswell"  # MXNet's OpenBLAS does not recognize newer processors
 if cpuinfo.exists() and len(os.sched_getaffinity(0)) < 4:
-    settings["MXNET_USE_OPERATOR_TUNING"] = "0"  # otherwise MXNet uses threads for matrix products only
+    settings["MXNET_USE_OPERATOR_TUNING"] = "0"  # it would use threads for matrix products only
 
 
 def find_removed_name(name):
     """An answer for names that numpy has removed. MXNet mentions them while it is imported, but uses only `bool`."""
     if sys._getframe(1).f_globals.get("__name__", "").startswith("mxnet."):
         return bool if name == "bool" else None
-    return find_name(name)
+    return numpy_getattr(name)
 
 
 sys.modules.setdefault("scipy", None)  # MXNet would import it, which takes half a second, for nothing that is used

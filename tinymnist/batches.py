@@ -1,7 +1,7 @@
 """Minibatches: a few examples at a time, in a new order in every epoch.
 
-The images lie on the device (the CPU or a GPU) as bytes, and are taken from there batch by batch. In shapes, N is the
-number of examples, C of channels (1: grey), H of rows and W of columns of pixels.
+The images lie on the device (the CPU or a GPU) as bytes, and are taken from there batch by batch.
+In shapes, N counts examples, C channels (1: grey), H rows and W columns of pixels.
 """
 
 from collections import namedtuple
@@ -19,8 +19,9 @@ def permutation(seed, epoch, n):
 
 
 class Batches:
-    """Batches of a Split on a device, as bytes (n, 1, H, W) and labels (n,). The last one may be smaller.
+    """Batches of a Split on a device: n = batch_size images (n, 1, H, W), bytes, and labels (n,).
 
+    The last batch of an epoch may be smaller.
     Raises ValueError for a batch size below 1.
     """
 

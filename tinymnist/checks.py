@@ -11,7 +11,7 @@ from tinymnist.optim import Optimizer
 def check_images(model, images, name="the images"):
     """The images as bytes (N, H, W). A single image (H, W) and other types of whole numbers, 0 to 255, are accepted.
 
-    Raises DataError for anything else, for a size that the model does not take, and for a model without weights.
+    Raises DataError for anything else, pixels of 0 and 1 only, a wrong size, and a model without weights.
     """
     if model.weights is None:
         raise DataError(f"{model!r} has no weights yet; call its method initialize first, or load it by tm.resume")

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-NAMES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}  # numpy's, with > for big-endian
+NAMES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}  # numpy's; > for big-endian
 TYPES = {code: np.dtype(name) for code, name in NAMES.items()}
 CODES = {dtype.name: code for code, dtype in TYPES.items()}  # "uint8": 8, …
 GZIP = b"\x1f\x8b"  # the first two bytes of every gzip file, whatever its name
@@ -43,7 +43,7 @@ def read(file: str | os.PathLike | io.IOBase) -> np.ndarray:
         stream = gzip.GzipFile(fileobj=stream) if compressed else stream
         shape, dtype = read_header(stream)
         size = math.prod(shape) * dtype.itemsize
-        if compressed and size > max(64 << 20, 64 * len(content)):  # it claims to be huge
+        if compressed and size > max(64 << 20, 64 * len(content)):  # not 64 times as large
             raise DataError(f"{len(content):,} compressed bytes cannot be trusted to contain {size:,} bytes of data")
         array = np.frombuffer(read_data(stream, size), dtype).reshape(shape)
         return array.astype(dtype.newbyteorder("="), copy=False)  # "=": the byte order of this computer
@@ -52,8 +52,8 @@ def read(file: str | os.PathLike | io.IOBase) -> np.ndarray:
 def write(file: str | os.PathLike | io.IOBase, array: np.ndarray) -> None:
     """Write `array` to a path or an open binary file. A path that ends in .gz is compressed.
 
-    The file appears under its name only when it is complete: if writing fails, an old file stays as it was.
-    Raises ValueError for an array that IDX cannot hold, DataError if the file cannot be written.
+    A path appears only when the file is complete: if writing fails, an old file stays as it was, and DataError is
+    raised. Raises ValueError for an array that IDX cannot hold.
     """
     array = np.asarray(array)
     code = CODES.get(array.dtype.name)
@@ -81,7 +81,7 @@ def read_header(stream):
     if len(sizes) < 4 * magic[3]:
         raise DataError(f"{len(sizes)} of {4 * magic[3]} shape bytes are there; the file is cut short")
     shape, dtype = tuple(np.frombuffer(sizes, ">u4").tolist()), TYPES[magic[2]]
-    if len(shape) > 32 or math.prod(n or 1 for n in shape) * dtype.itemsize >= 1 << 63:  # numpy's limits
+    if len(shape) > 32 or math.prod(n or 1 for n in shape) * dtype.itemsize >= 1 << 63:  # for numpy 1
         raise DataError(f"impossible shape {shape}; at most 32 dimensions and less than 2^63 bytes can be read")
     return shape, dtype
 
@@ -96,16 +96,16 @@ def read_data(stream, size):
     return data
 
 
-def check_length(found, size):
-    if found > size:
+def check_length(length, size):
+    if length > size:
         raise DataError(f"trailing bytes follow the {size:,} data bytes that its shape asks for")
-    if found < size:
-        raise DataError(f"{found:,} of {size:,} data bytes are there; the file is cut short")
+    if length < size:
+        raise DataError(f"{length:,} of {size:,} data bytes are there; the file is cut short")
 
 
 @contextlib.contextmanager
 def report_errors(file):
-    """Turn an error of reading in the block into a DataError that begins with the file's name."""
+    """Turn errors of reading in the block into a DataError that begins with the file's name."""
     name = getattr(file, "name", "the open file") if hasattr(file, "read") else os.fspath(file)
     try:
         yield
@@ -120,7 +120,8 @@ def report_errors(file):
 def replace_file(path: str | os.PathLike):
     """An open file next to `path`. When the block succeeds, the file is synced to disk and renamed to `path`.
 
-    If the block or the disk fails, the new file is removed and an old file stays as it was. Raises DataError then.
+    If the block or the disk fails, the new file is removed and an old file stays as it was. Raises DataError for an
+    error of the disk.
     """
     final = os.path.realpath(path)
     special = os.path.exists(final) and not os.path.isfile(final)  # a device or a pipe is written to, never replaced

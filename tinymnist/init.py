@@ -1,5 +1,6 @@
-"""Initial values of a weight of shape (outputs, inputs) or (outputs, inputs, kernel height, kernel width): (out, in) or
-(out, in, kh, kw). Units with equal weights would stay equal, so weights are random. Biases start at 0, as in Gluon.
+"""Initial values of a weight (out, in) or (out, in, kh, kw): outputs, inputs, kernel height and width.
+
+Units with equal weights would stay equal, so weights are random. Biases start at 0, as in Gluon.
 
 MXNet draws the numbers: after `mx.random.seed(n)` it draws the same ones again. The defaults are Gluon's.
 """
@@ -22,7 +23,7 @@ def uniform(shape, scale=0.07, **options):
 def xavier(shape, magnitude=3.0, **options):
     """w ~ Uniform(−b, b), b = √(magnitude / ((fan_in + fan_out) / 2)), fan_in = in · kh · kw, fan_out = out · kh · kw
 
-    With it, numbers and gradients keep about their size from layer to layer. X. Glorot, Y. Bengio 2010, where the
+    With it, values and gradients keep about their size from layer to layer. X. Glorot, Y. Bengio 2010, where the
     magnitude is 3; as Gluon's Xavier(rnd_type="uniform", factor_type="avg").
     """
     outputs, inputs, *kernel = shape

@@ -2,8 +2,7 @@
 
 from tinymnist import ops
 from tinymnist.backend import nd
-from tinymnist.network import Layer
-from tinymnist.network import Sequential as Sequential  # so that tm.layers has it, too
+from tinymnist.network import Layer, Sequential  # noqa: F401  (Sequential: so that tm.layers has it, too)
 from tinymnist.windows import count_windows, pair, pooling_pairs
 
 
@@ -75,7 +74,7 @@ class Dropout(Layer):
     """ops.dropout; any shape. channels=True drops whole channels of images."""
 
     def __init__(self, rate, *, channels=False):
-        ops.dropout(nd.zeros((1,)), rate)  # called only for its ValueError
+        ops.dropout(nd.zeros((1,)), rate)  # raises ValueError for a wrong rate
         self.rate, self.axes = rate, (1, 2) if channels else ()  # H and W of (C, H, W, N)
 
     def __call__(self, x):
@@ -83,7 +82,7 @@ class Dropout(Layer):
 
 
 class Flatten(Layer):
-    """(C, H, W, N) -> (N, C · H · W), done by the network. It counts in the parameters' names, as in Gluon."""
+    """(C, H, W, N) -> (N, C · H · W), done by the network. It takes a number, as in Gluon: "4.weight" follows it."""
 
     takes_vectors = True
 

@@ -1,9 +1,9 @@
 """From logits to a loss and to the accuracy.
 
 The logits z (N, K) are what the last layer returns: one number per example and class; the largest one is the guess.
-The labels (N,) are whole numbers from 0 to K − 1. softmax turns logits into probabilities p = e^z / Σ_j e^z[j]. The
-loss L is the mean of −log p at the label: small where the true class is probable. Its gradient is simple. With
-[true] = 1 and [false] = 0,
+The labels (N,) are whole numbers from 0 to K − 1. softmax turns logits into probabilities p[k] = e^z[k] / Σ_j e^z[j].
+The loss L is the mean of −log p at the label: small where the true class is probable. The loss and its gradient, with
+[true] = 1 and [false] = 0:
 
     L = (1/N) Σ_n (log Σ_j e^z[n,j] − z[n, labels[n]])
     ∂ log Σ_j e^z[n,j] / ∂z[n,k] = e^z[n,k] / Σ_j e^z[n,j] = p[n,k]
@@ -17,7 +17,7 @@ from tinymnist.backend import nd
 
 def log_softmax(logits):
     """log p[n,k] = z[n,k] − log Σ_j e^z[n,j]   (N, K) -> (N, K)"""
-    # Subtracting each row's maximum keeps e^z from overflowing. It does not change the result: it needs no gradient.
+    # Subtracting each row's maximum keeps e^z from overflowing. The result is the same, so it needs no gradient.
     shifted = logits - nd.stop_gradient(logits.max(axis=1, keepdims=True))
     return shifted - nd.log(nd.exp(shifted).sum(axis=1, keepdims=True))
 

@@ -6,7 +6,7 @@ from tinymnist.layers import Activation, Conv2D, Dense, Dropout, Flatten, MaxPoo
 
 
 def record_arguments(make):
-    """Let the model that `make` returns remember the name of that function and all arguments, defaults included."""
+    """Let the models of `make` remember its name and all arguments, defaults included."""
 
     @functools.wraps(make)
     def build(**arguments):
@@ -18,7 +18,7 @@ def record_arguments(make):
 
 
 def check_convolutions(filters, *others):
-    """Raise ValueError unless each convolution has one of the filters, one of the kernels, and so on."""
+    """Raise ValueError unless all have the same length: one entry for each convolution."""
     for other in others:
         if len(other) != len(filters):
             raise ValueError(f"{tuple(filters)} and {tuple(other)} must be equally many: a number for each convolution")
@@ -48,7 +48,7 @@ def lenet(
     → dense → activation → dense (→ output_activation, if given)
 
     After Y. LeCun, L. Bottou, Y. Bengio, P. Haffner 1998. MXNet's tutorials put the activation before the pooling. The
-    result is the same, as the maximum of tanh is tanh of the maximum, but this order needs fewer activations.
+    result is the same, as tanh is increasing, but this order needs fewer activations.
     """
     check_convolutions(filters, kernels)
     layers = []

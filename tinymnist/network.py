@@ -16,7 +16,7 @@ from tinymnist.backend import autograd, mx, nd
 
 
 class Layer:
-    """A layer says which parameters it needs, and by __call__ turns a batch into another. layers.py has all kinds."""
+    """A layer: `plan` says which parameters it needs, `__call__` turns one batch into another. See layers.py."""
 
     takes_vectors = False  # True: the network flattens images before this layer
 
@@ -37,7 +37,7 @@ class Sequential:
     """
 
     name = "Sequential"
-    mean, std = 0.0, 1.0  # scale() subtracts the mean from pixels in [0, 1] and divides them by std
+    mean, std = 0.0, 1.0  # of pixels in [0, 1]; used by scale(), and set by a Run that normalizes
 
     def __init__(self, *layers, image=(1, 28, 28), init=("xavier", 3.0)):
         if len(image) != 3:
@@ -63,7 +63,7 @@ class Sequential:
         return f"{self.name} ({self.size:,} parameters)"
 
     def __call__(self, x):
-        """x (N, C, H, W), bytes or scaled floats. Returns the logits (N, K), or images if it ends with them."""
+        """x (N, C, H, W), bytes or scaled floats. Returns the logits (N, K), or images if the last layer does."""
         x = self.scale(x) if x.dtype == np.uint8 else x
         x = ops.flatten(x) if self.layers[0].takes_vectors else windows.to_chwn(x)
         for layer in self.layers:
@@ -96,7 +96,7 @@ class Sequential:
     def initialize(self, seed=0, device=None, dtype="float32"):
         """Allocate the parameters and draw the weights. Biases stay 0."""
         self.allocate(device, dtype)
-        if seed >= 1 << 31:  # MXNet takes 31 bits
+        if seed >= 1 << 31:  # MXNet's seeds have 31 bits
             seed = int(np.random.SeedSequence(seed).generate_state(1)[0] >> 1)
         mx.random.seed(seed)
         draw, argument = getattr(initializers, self.init[0]), self.init[1]

@@ -1,7 +1,7 @@
-"""The operations of a network, as pure functions of arrays.
+"""The operations of a network, as functions of arrays.
 
-Images are (N, C, H, W), as in Gluon, MXNet's own layers. With layout="CHWN" they are (C, H, W, N), as inside a network:
-see windows.py.
+Images are (N, C, H, W), as in Gluon, MXNet's library of ready-made parts. With layout="CHWN" they are (C, H, W, N), as
+inside a network: see windows.py.
 """
 
 import functools
@@ -14,7 +14,7 @@ from tinymnist.windows import constant, count_windows, index_table, pair
 
 
 def in_either_layout(op):
-    """Let `op`, which is written for (C, H, W, N), also take and return (N, C, H, W), the default."""
+    """`op` works on (C, H, W, N). Returns a function that, by default, works on (N, C, H, W): it transposes."""
 
     @functools.wraps(op)
     def choose(x, *inputs, layout="NCHW", **options):
@@ -45,7 +45,7 @@ def check_parameters(inputs, weight, bias):
 def add_bias(y, bias):
     """y[n,o] + b[o]   y (N, O), bias (O,)"""
     if len(bias) > 32:
-        # Only for speed: ones (N, 1) times b (1, O) is the same sum, and its gradient is faster if b is long.
+        # Only for speed: ones (N, 1) times b (1, O) is b in each of N rows; its gradient is faster if b is long.
         bias = nd.dot(constant(nd.full, (len(y), 1), 1, y.context, y.dtype), bias.expand_dims(0))
     return y + bias
 
@@ -72,9 +72,9 @@ def conv2d(x, weight, bias=None, *, stride=1, pad=0, dilate=1):
     if bias is None:
         bias = constant(nd.full, (filters,), 0, x.context, x.dtype)
     ones = constant(nd.full, (1, n), 1, x.context, x.dtype)
-    pixels = nd.concat(x.reshape((-1, n)), ones, dim=0)  # (C · H · W + 1, N): row k is pixel k of all images
+    pixels = nd.concat(x.reshape((-1, n)), ones, dim=0)  # row k: pixel k of all padded images; the last row: ones
     columns = nd.take(pixels, table)  # each number in the table becomes N values: (C · KH · KW + 1, OH, OW, N)
-    matrix = nd.concat(weight.reshape((filters, -1)), bias.reshape((filters, 1)), dim=1)
+    matrix = nd.concat(weight.reshape((filters, -1)), bias.reshape((filters, 1)), dim=1)  # (F, C · KH · KW + 1)
     return nd.dot(matrix, columns.reshape((len(table), -1))).reshape((filters, *table.shape[1:], n))
 
 
@@ -91,7 +91,7 @@ def max_pool2d(x, kernel, *, stride=None, pad=0):
 
 @in_either_layout
 def avg_pool2d(x, kernel, *, stride=None, pad=0):
-    """As max_pool2d, with the mean over the window; the zeros of the padding count as pixels."""
+    """The mean over the window, else as max_pool2d; x is 0 outside, and these zeros count as pixels."""
     rows, columns = pair(kernel)
     return reduce_windows(nd.add, x, kernel, stride, pad, 0.0) * (1 / (rows * columns))
 
@@ -137,7 +137,7 @@ def dropout(x, rate, *, axes=()):
     for axis in axes:
         like = nd.slice_axis(like, axis=axis, begin=0, end=1)  # of size 1 along `axes`: one u for all
     mask = (nd.random.uniform_like(like) >= rate) * (1 / (1 - rate))
-    # If the product broadcast the mask, MXNet would also compute a gradient for the mask, only to drop it.
+    # Broadcast inside stop_gradient: in the product, MXNet would also compute the mask's gradient, only to drop it.
     return x * nd.stop_gradient(nd.broadcast_like(mask, x))
 
 

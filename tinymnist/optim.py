@@ -97,7 +97,7 @@ class Optimizer:
         return f"{self.name} ({', '.join(f'{key} {value:g}' for key, value in self.hyper.items())})"
 
     def allocate(self, w):
-        """State vectors of zeros, like w and on its device. The first step does it, if it has not been done."""
+        """State vectors of zeros, like w and on its device. The first step calls it if nobody has."""
         self.owner, self.state = w, [nd.zeros_like(w) for _ in range(self.rule.states)]
 
     def step(self, w, g, **hyper):

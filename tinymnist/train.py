@@ -18,7 +18,7 @@ BATCH = 100  # examples in a batch of evaluation: enough for fast products, few 
 def train(model: Sequential, optimizer: Optimizer, split: Split, *, epochs: int, batch_size: int, seed: int = 0):
     """Train an initialized model on a Split, in place. The seed decides the order of the examples.
 
-    Raises DataError for images or labels that do not suit the model, ValueError for other arguments.
+    Raises DataError for a model without weights and for data that do not suit it, ValueError for a batch size below 1.
     """
     split = check_training(model, optimizer, split)
     batches = Batches(split, batch_size, model.weights.context)
@@ -31,7 +31,7 @@ def train(model: Sequential, optimizer: Optimizer, split: Split, *, epochs: int,
 
 
 def evaluate(model: Sequential, split: Split) -> tuple[float, float]:
-    """The mean loss and the accuracy over all examples of a Split. Raises DataError as train does."""
+    """The mean loss and the accuracy over a Split, without dropout. Raises DataError as train does."""
     split = check_split(model, split)
     n, loss_sum, correct = len(split.labels), 0.0, 0.0
     for images, labels in Batches(split, BATCH, model.weights.context).epoch(np.arange(n)):

@@ -1,7 +1,7 @@
 """Sliding windows over images: how many fit, padding, and the pixels that each window covers.
 
 stride is the step from window to window, dilate the step from pixel to pixel inside one; pad is added at each border.
-In shapes, KH and KW are the size of the kernel (the window), OH and OW that of the result.
+In shapes, KH and KW are the size of the kernel (the window), OH and OW the numbers of windows.
 Inside a network, images are (C, H, W, N) instead of (N, C, H, W). The N values of one pixel then lie side by side in
 memory, so that they are copied or compared as one block.
 """
@@ -21,7 +21,7 @@ def constant(make, *arguments):
     key = (make, arguments)
     if key not in CONSTANTS:
         CONSTANTS[key] = make(*arguments)
-        CONSTANTS[key].attach_grad("null")  # a mark without a gradient; only runtime/graph.py needs it
+        CONSTANTS[key].attach_grad("null")  # for runtime/graph.py
     return CONSTANTS[key]
 
 
@@ -46,7 +46,7 @@ def pair(size):
 def pooling_pairs(kernel, stride, pad):
     """kernel, stride and pad as pairs. The default stride, None, is the kernel. Raises ValueError if pad ≥ kernel."""
     kernel, pad = pair(kernel), pair(pad)
-    if any(p >= k > 0 for k, p in zip(kernel, pad)):
+    if any(p >= k > 0 for k, p in zip(kernel, pad)):  # count_windows reports k < 1
         raise ValueError(f"pad {pad} must be smaller than kernel {kernel}, or windows would lie beside the image")
     return kernel, (kernel if stride is None else pair(stride)), pad
 
@@ -73,21 +73,22 @@ def pad_images(x, pad, value):
     rows, columns = pad
     if not rows and not columns:
         return x
-    widths = (0, 0, 0, 0, rows, rows, columns, columns, 0, 0)  # nd.pad can pad only the last three of five axes
+    widths = (0, 0, 0, 0, rows, rows, columns, columns, 0, 0)  # nd.pad wants five axes and can pad the last three
     x = nd.pad(x.expand_dims(0), mode="constant", constant_value=value, pad_width=widths)
     return x.reshape(x.shape[1:])
 
 
 def index_table(size, kernel, stride, pad, dilate, device):
-    """Which pixels each window covers. In padded images of h × w pixels, pixel (y, x) of channel c is number
-    (c h + y) w + x.
+    """Which pixels each window covers: conv2d takes them by this table.
+
+    In padded images of h × w pixels, pixel (y, x) of channel c is number (c h + y) w + x.
 
     A 3×3 image has four windows of 2×2, and the table, with one column per window, is
         0 1 3 4    pixel (0, 0) of each window
         1 2 4 5    pixel (0, 1)
         3 4 6 7    pixel (1, 0)
         4 5 7 8    pixel (1, 1)
-        9 9 9 9    the row of ones that conv2d appends to the pixels, for the bias
+        9 9 9 9    after the nine pixels, a row of ones, which conv2d appends for the bias
     In general, pixel (i, j) of window (p, q) is pixel (p · stride + i · dilate, q · stride + j · dilate) of the image.
     size is (channels, height, width) before padding. Returns (C · KH · KW + 1, OH, OW), int32, for OH × OW windows.
     """
@@ -102,7 +103,7 @@ def index_table(size, kernel, stride, pad, dilate, device):
 
 
 def slice_windows(x, axis, count, kernel, stride):
-    """`kernel` arrays: array i holds pixel i of each of the `count` windows along one axis. All are numbers here.
+    """`kernel` arrays: array i holds pixel i of each of the `count` windows along one axis. stride is a number.
 
     With kernel 2 and stride 2, the pixels a b c d give [a c] and [b d]; their maximum is max-pooling.
     """

@@ -7,7 +7,7 @@ import functools
 
 import numpy as np
 
-SHIFT, ROTATION, SCALE = 2.0, 12.0, 0.12  # the largest shift in pixels, rotation in degrees and change of the size
+SHIFT, ROTATION, SCALE = 2.0, 12.0, 0.12  # at most: pixels, degrees, share of the size
 ALPHA, SIGMA = 24.0, 4.0  # the elastic field: it moves a pixel by 0.9 pixels along each axis, root mean square
 
 

@@ -38,7 +38,7 @@ class Data(NamedTuple):
     def fingerprint(self) -> str:
         """CRC-32 of shapes, labels and pixels. A resumed run compares it with that of the data it began with.
 
-        Of more than 64 MB of images, it covers only every k-th one, so that a large file is not read completely.
+        Of large data, it covers about 64 MB of images, so that the file is not read completely.
         """
         crc = 0
         for images, labels in (self.train, self.test):
@@ -112,7 +112,7 @@ def read_npz(path, part):
 
 
 def read_directory(directory, part):
-    """The examples of a part in a directory: "train", or "t10k", which is MNIST's name for the test examples.
+    """The examples of a part in a directory: "train", or "t10k", MNIST's name for the test examples.
 
     EMNIST's images are transposed, and its letters begin at 1.
     """

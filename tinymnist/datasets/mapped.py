@@ -17,7 +17,7 @@ WHOLE = 256 << 20  # bytes: a mapped file up to this size goes to the device as 
 
 
 def map_file(path: str | os.PathLike) -> np.ndarray:
-    """The array in an IDX file, mapped, read-only and big-endian. idx.read reads a compressed file instead."""
+    """The array in an IDX file, left on disk (mapped), read-only, big-endian. A compressed file is read by idx.read."""
     with idx.report_errors(path), open(path, "rb") as stream:
         if stream.read(2) != idx.GZIP:
             stream.seek(0)
@@ -37,11 +37,11 @@ def release_pages(array):
 
 
 def read_rows(array, rows):
-    """array[rows]. Of a mapped file, only these rows are read: an access to the mapping may load 2 MiB."""
+    """array[rows]. Only these rows of a mapped file are read; through the mapping, each might load 2 MiB."""
     mapping = getattr(array, "_mmap", None)
     if mapping is None or not array[:1].flags.c_contiguous:
         return array[rows]
-    whole = array.base if isinstance(array.base, np.memmap) else array  # a slice has the offset of the whole
+    whole = array.base if isinstance(array.base, np.memmap) else array  # numpy gives slices its offset
     begin = whole.offset + array.ctypes.data - whole.ctypes.data  # in the file
     size, step = array[:1].nbytes, array.strides[0]
     try:
@@ -73,7 +73,7 @@ def make_batches(split, batch_size, device, alter=None):
 class HostBatches(Batches):
     """Batches whose images stay on the host, or on disk, and go to the device one batch at a time.
 
-    `alter(images, rng)`, if given, changes the images (n, H, W) of a batch. `rng` is numpy's, seeded with `seed`.
+    `alter(images, rng)`, if given, changes the images (n, H, W) of a batch. `rng` is numpy's, with the seed of `take`.
     """
 
     def __init__(self, split, batch_size, device, alter=None):

@@ -36,7 +36,7 @@ def read_picture(path: str | os.PathLike) -> np.ndarray:
     picture = open_picture(path)
     try:
         for background in ("white", "black"):  # behind transparent pixels; black if nothing is visible on white
-            with contextlib.suppress(LookupError):
+            with contextlib.suppress(LookupError):  # no ink
                 return to_mnist(find_digit(lay_on(picture, background)))
         raise DataError("is blank; no ink stands out from the paper")
     except DataError as error:
@@ -76,7 +76,7 @@ def find_digit(colours):
         raise LookupError
     if ink.shape == (SIDE, SIDE):  # as small as MNIST's images, it has no details to remove
         return ink
-    # Nothing is both clearly brighter and clearly darker than the border.
+    # one_sided: the ink is all darker or all brighter than the border
     one_sided = np.minimum(change.max(axis=(0, 1)), -change.min(axis=(0, 1))).max() < ink.max() / 5
     if one_sided and fills_the_picture(ink):
         return ink
@@ -99,7 +99,7 @@ def fills_the_picture(ink):
 
 
 def find_strokes(grey):
-    """Strokes, darker than the paper. Returns how clear they are, the ink (H, W), and its parts, numbered from 1."""
+    """Strokes, darker than the paper. Returns a score, the ink (H, W), and its parts, numbered from 1."""
     # A closing fills what is dark and narrow. It leaves the paper, with its shadows and edges.
     size = int(STROKE * max(grey.shape)) | 1
     paper = ndimage.grey_closing(np.pad(grey, size, "edge"), size)[size:-size, size:-size]
@@ -164,7 +164,7 @@ def choose_parts(ink, parts):
 
 
 def draw_digit(ink, digit):
-    """The ink (H, W) of the pixels where `digit` is true, with a marker's strokes made narrower; 0 elsewhere."""
+    """The ink (H, W) near `digit`, 0 elsewhere; a marker's strokes are drawn narrower."""
     height, width = (np.ptp(np.flatnonzero(digit.any(axis))) for axis in (1, 0))
     if width > 1.5 * height:  # one in 160 of MNIST's digits is so wide
         raise DataError("holds several digits that touch; expected one, not wider than 1.5 times its height")

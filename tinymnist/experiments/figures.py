@@ -1,4 +1,4 @@
-"""Figures, drawn by matplotlib without a display. Every function saves one as a PNG file and returns its path."""
+"""Figures, drawn by matplotlib without a display. They are saved as PNG files."""
 
 from __future__ import annotations
 

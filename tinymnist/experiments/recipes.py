@@ -21,17 +21,14 @@ USUAL = {
     "rmsprop": {"lr": 0.001, "rho": 0.9},
     "adadelta": {"rho": 0.95},
 }
-HYPER = {
+HYPER = dict.fromkeys(MODELS, USUAL) | {
     "softmax": {
         **USUAL,
         "momentum": {"lr": 0.02, "momentum": 0.9},
         "adagrad": {"lr": 0.05},
         "adadelta": {"rho": 0.9, "eps": 1e-6},
     },
-    "mlp": USUAL,
     "lenet": {**USUAL, "adagrad": {"lr": 0.005}, "adadelta": {"rho": 0.95, "eps": 1e-6}},
-    "dropout-cnn": USUAL,
-    "cnn": USUAL,
 }
 SETTINGS = {"softmax": {"epochs": 5, "batch_size": 64}, "dropout-cnn": {"epochs": 8, "batch_size": 64}}
 
@@ -53,7 +50,7 @@ FIVE_RULES = {
     "adadelta": [(88.63, 88.67), (89.66, 89.48), (89.62, 89.60), (91.19, 90.62), (89.68, 89.34)],
 }
 MNIST = "2e8bca69"  # the fingerprint of MNIST
-HELD_OUT = "; instead of the test images, the last "  # marks Data.source if images are held out
+HELD_OUT = "; instead of the test images, the last "  # in Data.source: resume_run finds by it that images were held out
 
 
 class Recipe(NamedTuple):
@@ -192,8 +189,8 @@ def make_arguments(model, options):
 def make_run(where, *, recipe=None, model=None, rule=None, options, hyper, settings, held_out=None):
     """A Run of a recipe, or of a model and a rule with defaults. All other arguments override these.
 
-    `where` is the argument of load. Raises ValueError for what does not fit together; for an option of another model or
-    rule before it loads the data.
+    `where` is the argument of load. Raises ValueError for what does not fit together, if possible before it loads the
+    data.
     """
     if recipe is not None and recipe not in RECIPES:
         raise ValueError(f"there is no recipe {recipe!r}; the recipes are {', '.join(RECIPES)}")

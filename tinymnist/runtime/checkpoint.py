@@ -7,8 +7,8 @@ such as this one after three epochs and 128 batches of the fourth:
                            optimizer.params  the state vectors of the update rule, if it has any
                            run.json          everything else, with the SHA-256 of the other files and of its own content
 
-It is written under another name, synced to disk, read back and then renamed, so it is always complete. None is
-overwritten: if the same point is saved again, it is epoch-0003-batch-00128.1.
+It is written under another name, synced to disk, read back and then renamed, so it is always complete. No checkpoint
+is overwritten: the same point saved again is epoch-0003-batch-00128.1.
 """
 
 import contextlib
@@ -46,13 +46,13 @@ FIELDS = {  # the types of the fields in run.json
     int: ("examples", "epoch", "batch"),
     (int, float): ("mean", "std", "seconds"),
 }
-FIELD_ERRORS = (TypeError, ValueError, LookupError, AttributeError, OverflowError)  # of impossible fields
+FIELD_ERRORS = (TypeError, ValueError, LookupError, AttributeError, OverflowError)  # what impossible fields raise
 BUILDERS = {make.__name__: make for make in models.MODELS.values()}
 
 
 @contextlib.contextmanager
 def lock_run_directory(directory, run_id):
-    """Make `directory` and keep other runs from saving into it. Raises DataError if one is doing so or has done so.
+    """Make `directory` and keep other runs from saving into it. Raises DataError if one is saving or has saved there.
 
     Yields the check of lock_directory.
     """
@@ -113,7 +113,7 @@ def save_checkpoint(directory, run, check):
 
 
 def load(directory, model=None):
-    """Return (model, vectors, state) of the newest undamaged checkpoint: state is run.json, vectors are the rule's.
+    """Return (model, vectors, state) of the newest good checkpoint: state is "run" in run.json, vectors the rule's.
 
     A model that is not one of tinymnist's own must be given. Raises DataError if no checkpoint can be used.
     """
@@ -141,7 +141,7 @@ def load(directory, model=None):
 
 
 def check_state(state):
-    """Raise an error unless all fields have the types and ranges of describe_run. The file may come from a stranger."""
+    """Raise an error unless all fields have possible types and values. The file may come from a stranger."""
     for kind, names in FIELDS.items():
         for name in names:
             if not isinstance(state[name], kind) or isinstance(state[name], bool):
@@ -258,7 +258,7 @@ def describe_run(run):
     return {
         "version": VERSION,
         "id": run.id,
-        "model": getattr(run.model, "name", None),
+        "model": run.model.name,
         "arguments": getattr(run.model, "arguments", None),
         "mean": run.model.mean,
         "std": run.model.std,
@@ -290,6 +290,7 @@ def write_arrays(path, arrays):
         written = nd.load_frombuffer(content)
         if all(written[name].asnumpy().tobytes() == array.asnumpy().tobytes() for name, array in arrays.items()):
             return hashlib.sha256(content).hexdigest()
+    # It was not written: the disk is full or broken.
     free, size = shutil.disk_usage(path.parent).free, sum(array.size for array in arrays.values()) * 8
     code = errno.ENOSPC if free < size else errno.EIO
     raise OSError(code, os.strerror(code))

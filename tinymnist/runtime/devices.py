@@ -36,7 +36,7 @@ def find_devices(names):
 def describe_threads(model):
     """How many cores MXNet uses on the CPU, and whether more would help."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = os.environ.get("OMP_NUM_THREADS") or max(1, cores // 2)  # MXNet's default
+    threads = os.environ.get("OMP_NUM_THREADS") or max(1, cores // 2)  # half: MXNet's default
     if not any(isinstance(layer, Conv2D) for layer in model.layers):
         advice = "; more help little without convolutions"
     else:
@@ -49,7 +49,7 @@ class Exchange:
 
     def __init__(self, devices, kvstore="local", timeout=60):
         self.devices, self.rank, self.workers = devices, 0, 1
-        self.member, self.store, self.keys = None, None, set()  # Member, MXNet's KVStore, names that it knows
+        self.member, self.store, self.keys = None, None, set()  # MXNet's KVStore, and the keys that it knows
         if kvstore == "dist_sync":
             self.member = machines.join(timeout)
             self.store, self.keys = self.member.store, self.member.keys
@@ -58,14 +58,14 @@ class Exchange:
             self.store = mx.kv.create("device" if devices[0].device_type == "gpu" else "local")
 
     def shares(self):
-        """(number, shares) for each device: every batch is divided among the devices of all workers."""
+        """(i, n) for each device: it has part i of n of every batch, as Step's share."""
         shares = len(self.devices) * self.workers
         return [(self.rank * len(self.devices) + i, shares) for i in range(len(self.devices))]
 
     def sum(self, vectors, name="gradients"):
         """Replace each of `vectors`, one on each device, by their sum over all devices and workers.
 
-        Arrays of one size and type need different names, as MXNet may reorder exchanges.
+        Two uses with vectors of one size and type need two names, or MXNet may mix them up.
         """
         if self.store is None:  # one device on one machine
             return
@@ -92,7 +92,7 @@ class Exchange:
         """
         if self.workers == 1:
             return
-        # The sum is what worker 0 sends, as all others send zeros.
+        # Summing broadcasts: worker 0 sends its values, all others zeros.
         own = np.frombuffer(hashlib.sha256(description.encode()).digest(), np.uint8).astype("float32")
         if (self.total(own if self.rank == 0 else np.zeros_like(own)) != own).any():
             raise ValueError(f"worker {self.rank} must have the same options, data and checkpoint as worker 0")

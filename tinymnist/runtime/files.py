@@ -19,13 +19,13 @@ from tinymnist.idx import DataError
 def lock_directory(directory: str | os.PathLike):
     """Make `directory` and lock it against all other callers, until the block or the process ends.
 
-    Yields a function, to be called before each write: it raises DataError if the path leads elsewhere by now. Raises
-    DataError if no file can be written there, or it is locked already.
+    Yields a function, to be called before each write: it raises DataError if another directory has that path now.
+    Raises DataError if no file can be written there, or it is locked already.
     """
     try:
         Path(directory).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass  # finds out now whether files can be written
+        with tempfile.TemporaryFile(dir=directory):  # fails now rather than after an epoch
+            pass
         handle = os.open(directory, os.O_RDONLY)
     except OSError as error:
         raise DataError(f"{directory}: nothing can be saved there: {error.strerror or error}") from error

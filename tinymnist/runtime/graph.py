@@ -34,7 +34,7 @@ class Replay:
 
     def __init__(self, function, parameters=()):
         self.function, self.parameters = function, list(parameters)
-        self.recordings = {}  # by the mode and the shapes of the inputs: a graph, and what it is called with
+        self.recordings = {}  # {(is_training, shapes): (graph, arguments)}
 
     def __call__(self, *inputs):
         key = (autograd.is_training(), *(x.shape for x in inputs))
@@ -48,9 +48,9 @@ class Replay:
         return results if isinstance(results, list) else [results]
 
     def record(self, inputs):
-        """Run the function. Returns (graph, arguments), and the results. Arguments are arrays, or numbers of inputs."""
-        copies = [x.copy() for x in inputs]
-        for array in (*copies, *CONSTANTS.values()):  # a plain `backward` removes the marks of constants
+        """Run the function. Returns (graph, arguments) and the results. An argument is an array, or i for inputs[i]."""
+        copies = [x.copy() for x in inputs]  # so that the caller's arrays stay unmarked
+        for array in (*copies, *CONSTANTS.values()):  # `backward` without a graph removes the marks of constants
             array.attach_grad("null")  # a mark gives a name; "null": no gradient
         with autograd.record(train_mode=autograd.is_training()):
             first, *others = self.function(*copies)
@@ -114,7 +114,7 @@ def name_of(array):
 def build_graph(results, arguments):
     """(graph, its arguments) for recorded arrays. `arguments` has, by name, what the graph may be called with.
 
-    It is called while autograd records.
+    Call it while autograd records.
     Raises ValueError if the recorded function used another array, or copied one.
     """
     # get_symbol takes one array, so all results are joined by concat(reshape(result), …). get_children undoes first

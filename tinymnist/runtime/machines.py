@@ -17,11 +17,7 @@ from tinymnist.backend import mx
 
 SHORTEST = 10  # seconds: a shorter timeout is not possible, as heartbeats come only once a second
 ADDRESS = ("DMLC_PS_ROOT_URI", "DMLC_PS_ROOT_PORT", "DMLC_NUM_SERVER", "DMLC_NUM_WORKER")
-DEFAULTS = {
-    "PS_HEARTBEAT_INTERVAL": "1",  # seconds
-    "MXNET_KVSTORE_BIGARRAY_BOUND": "1000",  # longer vectors are divided among all servers
-}
-GROUPS = {1: "the scheduler", 2: "a server", 4: "a worker"}  # ps-lite's numbers; a sum of them means several groups
+GROUPS = {1: "the scheduler", 2: "a server", 4: "a worker"}  # numbers in ps-lite, MXNet's network library
 CONNECTION = "the connection of all processes"
 JOINED = []  # at most one Member, as MXNet can join a process only once
 
@@ -30,8 +26,8 @@ class Member:
     """This process as the scheduler, a server or a worker: its store, and a thread that watches the other processes.
 
     MXNet cannot be interrupted, so the thread ends this process, with an error message and status 1, in two cases:
-    `expect` is not called again within `timeout` seconds (every exchange calls it), or heartbeats stop. These come from
-    ps-lite, MXNet's network library: the scheduler receives those of all processes, and all receive the scheduler's.
+    `expect` is not called again within `timeout` seconds (every exchange calls it), or heartbeats stop. The
+    scheduler receives those of all processes, and all processes receive the scheduler's.
     """
 
     def __init__(self, role, timeout):
@@ -44,7 +40,7 @@ class Member:
         self.store = mx.kv.create("dist_sync")
 
     def expect(self, what):
-        """From now on `what` is awaited, until the next call. None: nothing is."""
+        """From now on, this process waits for `what`; None: for nothing."""
         self.since, self.what = time.monotonic(), what
 
     def watch(self):
@@ -61,7 +57,7 @@ class Member:
         now = time.monotonic()
         if self.what and now - self.since > self.timeout:
             return f"{self.what} took more than {self.timeout:g} seconds; another process may be dead"
-        # All connected? Before that, ps-lite counts nobody as silent; after it, with −1 seconds, everybody.
+        # All connected? Silent for more than −1 seconds is everybody, but only after all are connected.
         if self.store and not self.connected and self.is_silent(sum(GROUPS), -1):
             self.connected = now
             if self.what == CONNECTION:
@@ -95,7 +91,7 @@ def longest_silence(timeout):
 
 
 def join(timeout):
-    """This process as a worker; the first timeout counts. Raises ValueError if no environment names the scheduler."""
+    """This process as a worker; the first timeout counts. Raises ValueError without the scheduler's address."""
     if not JOINED:
         JOINED.append(Member("worker", timeout))
         atexit.register(JOINED[0].close)
@@ -117,8 +113,8 @@ def set_environment(role):
     for name in ADDRESS[1:]:
         if not os.environ[name].isdigit() or int(os.environ[name]) < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, not {os.environ[name]!r}")
-    for name, value in DEFAULTS.items():
-        os.environ.setdefault(name, value)
+    os.environ.setdefault("PS_HEARTBEAT_INTERVAL", "1")  # seconds
+    os.environ.setdefault("MXNET_KVSTORE_BIGARRAY_BOUND", "1000")  # longer vectors are divided among all servers
     os.environ["DMLC_ROLE"] = role
     if role == "scheduler":
         with socket.socket() as test:

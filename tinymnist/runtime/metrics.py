@@ -15,7 +15,7 @@ TOGETHER = 100  # batches whose results are read at once
 
 
 class BatchResult(NamedTuple):
-    """A batch's mean loss (1,), logits (n, K) and labels (n,), still on the device."""
+    """One device's part of a batch: mean loss (1,), logits (n, K), labels (n,), still on the device."""
 
     loss: nd.NDArray
     logits: nd.NDArray
@@ -33,7 +33,7 @@ def make_forward(model, compile=True):
 
 
 def evaluate_shares(forwards, shares):
-    """The table of sum_results for all batches. shares[i] yields device i's part of each batch, or None."""
+    """sum_results of all batches. shares[i] yields device i's part of each batch, or None; forwards[i] evaluates it."""
 
     def run(parts):
         return [BatchResult(*forward(*part), part[1]) for forward, part in zip(forwards, parts) if part]
@@ -47,7 +47,7 @@ def evaluate_shares(forwards, shares):
 def sum_results(batches):
     """An array (batches, 3): examples, sum of losses, number correct.
 
-    Each batch is a list with a BatchResult, or None, for each device.
+    Each batch is a list of the devices' BatchResults; None is skipped.
     """
     table = np.zeros((len(batches), 3))
     found = [(number, result) for number, results in enumerate(batches) for result in results if result]

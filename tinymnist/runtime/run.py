@@ -30,13 +30,13 @@ AHEAD = 8  # batches that Python may run ahead of the device: enough to keep it 
 
 
 class Diverged(ArithmeticError):
-    """A loss or a weight is not finite. The sentence names the epoch, the batch and the learning rate."""
+    """A loss or a weight is not finite. The sentence names the epoch, the batch and any learning rate."""
 
 
 class Run:
     """A training: model, optimizer, data, settings; its position and its history, a list of Epoch.
 
-    Raises DataError for data that do not suit the model, ValueError for a device that does not exist.
+    Raises DataError for data that do not suit the model, ValueError for other arguments.
     """
 
     def __init__(self, model, optimizer, data, settings):
@@ -45,7 +45,7 @@ class Run:
         self.stop = False  # set it to end the run at the next batch from which it can be resumed
         self.stop_agreed = False  # by all workers: LossReader sets it when one has `stop` set
         self.id = os.urandom(8).hex()  # tells this run's checkpoints from those of others
-        self.locked = (), None  # two names of the locked directory, as given and without links, and its check
+        self.locked = (), None  # of the locked directory: (path as given, real path), check
         self.reader = None  # the LossReader of this epoch
         if settings.one_cycle and "lr" not in optimizer.hyper:
             raise ValueError(f"{optimizer.name} has no learning rate, so it cannot have one cycle of it")
@@ -99,7 +99,7 @@ class Run:
     def lock(self, directory):
         """Keep other runs from saving into `directory`, unless it is None. Yields the check of lock_directory.
 
-        `train` locks it, and `save` again: the second lock only yields the check of the first.
+        If `train` holds the lock already, `save` gets the same check.
         """
         names, check = self.locked
         if directory is None or self.exchange.rank > 0:
@@ -175,7 +175,7 @@ class Run:
         self.exchange.finish()
         return self
 
-    def train_epoch(self, on_batch=None, save=None, save_every=0):
+    def train_epoch(self, on_batch, save, save_every):
         """The rest of this epoch. Returns False if the run was stopped before its end."""
         settings, position = self.settings, self.position
         n = len(self.train_split.labels)
@@ -254,7 +254,7 @@ class LossReader:
             self.read()
 
     def read(self):
-        """Raises Diverged if a loss or a weight is not finite."""
+        """Bring all unread losses into position.seen. Raises Diverged if a loss or a weight is not finite."""
         run, position = self.run, self.run.position
         if not self.unread:
             return
@@ -279,7 +279,7 @@ class LossReader:
 
 
 def fit(model, optimizer, data, *, progress=False, on_batch=None, on_epoch=None, save=None, save_every=0, **settings):
-    """Train `model` with `optimizer` on `data`. Returns the Run.
+    """Train `model` (initialized by the seed if it is not) with a fresh copy of `optimizer` on `data`. Returns the Run.
 
     progress=True prints a line per epoch, and a progress bar on a terminal. `settings` are those of Settings, the
     other arguments those of Run.train.

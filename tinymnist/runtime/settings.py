@@ -18,7 +18,7 @@ class Settings:
     """What decides a run besides model, rule and data.
 
     The learning rate of epoch e = 0, 1, … is lr · lr_decay^e. With one_cycle it is different in every step: it rises
-    from 0 to that value in the first quarter of all steps, and falls to 0 in the others (L. Smith 2018).
+    from 0 to that value in the first quarter of all steps, and then falls to 0 (L. Smith 2018).
     Raises ValueError for a value out of range.
     """
 
@@ -26,7 +26,7 @@ class Settings:
     batch_size: int = 100
     device: str = "cpu"
     kvstore: str = "local"  # MXNet's name for how gradients are summed; "dist_sync": over machines, see machines.py
-    timeout: float = 60  # "dist_sync": all processes end within so many seconds after one has died
+    timeout: float = 60  # seconds; with "dist_sync", all processes end within them after one has died
     seed: int = 0
     limit: int | None = None  # train on the first `limit` images only
     normalize: bool = False  # shift and scale pixels to mean 0 and standard deviation 1 over the training set
@@ -42,7 +42,7 @@ class Settings:
                 object.__setattr__(self, name, value.item())
         for name, low in {"epochs": 0, "batch_size": 1, "seed": 0, "log_interval": 1, "limit": 1}.items():
             value = getattr(self, name)
-            if (name, value) != ("limit", None) and (not isinstance(value, int) or value < low):
+            if not (name == "limit" and value is None) and (not isinstance(value, int) or value < low):
                 raise ValueError(f"{name.replace('_', ' ')} must be a whole number of at least {low}, not {value!r}")
         if self.kvstore not in ("local", "dist_sync"):
             raise ValueError(f"there is no kvstore {self.kvstore!r}; they are local and dist_sync")
@@ -68,7 +68,7 @@ class Position:
     batch: int = 0  # complete batches of the present epoch
     seconds: float = 0.0  # of training in this epoch
     seen: list = dataclasses.field(default_factory=list)  # of each batch: [examples, mean loss, number correct]
-    speed: list = dataclasses.field(default_factory=list)  # images per second, in each log interval
+    speed: list = dataclasses.field(default_factory=list)  # images per second, between two readings of the losses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Epoch:
     """The results of an epoch. loss and train_accuracy were measured during the epoch, while the weights changed.
 
     test_loss and test_accuracy were measured after it. Once per log interval, `curve` has [examples seen in all epochs,
-    loss of the batch], and `speed` has images per second.
+    loss of the batch]. `speed` is that of Position.
     """
 
     epoch: int

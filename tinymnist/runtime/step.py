@@ -19,7 +19,7 @@ RESEED = 16  # batches after which a model with dropout gets a new seed; a run c
 class Step:
     """A model and its optimizer on one device. All devices divide each batch, and have the same weights after it.
 
-    share = (i, n): this device has part i of the n parts of every batch. alter: see HostBatches.
+    share = (i, n): this device has part i of the n parts of every batch. alter changes images at random.
     """
 
     def __init__(self, model, optimizer, split, batch_size, *, share=(0, 1), alter=None, compile=True):
@@ -27,7 +27,7 @@ class Step:
         self.batches = make_batches(split, batch_size, model.weights.context, alter)
         self.forward = make_forward(model, compile)
         self.update_hyper, self.replay_update = None, None  # hyper-parameters of the recorded update, and the update
-        self.lr = nd.zeros_like(model.weights)  # the learning rate, for each weight
+        self.lr = nd.zeros_like(model.weights)  # used if the learning rate changes in every step
         optimizer.allocate(model.weights)
 
     def compute_gradient(self, batch, size):
@@ -43,22 +43,22 @@ class Step:
             self.model.gradients *= len(labels) / size
         return BatchResult(loss, logits, labels)
 
-    def update(self, hyper, new_lr=False):
-        """One step of the optimizer with these hyper-parameters. new_lr: the learning rate changes in every step."""
+    def update(self, hyper, lr_varies=False):
+        """One step of the optimizer with these hyper-parameters. lr_varies: the learning rate changes in every step."""
         weights, gradients = self.model.weights, self.model.gradients
         if not self.compile:
             self.optimizer.step(weights, gradients, **hyper)
             return
-        if new_lr:  # only for speed: an array can change without a new recording
+        if lr_varies:  # only for speed: an array can change without a new recording
             self.lr[:] = hyper["lr"]
             hyper = {**hyper, "lr": self.lr}
-        if hyper != self.update_hyper:  # the first step, or a new learning rate
+        if hyper != self.update_hyper:  # the first step, or another rate (self.lr is always the same array)
             self.update_hyper, self.replay_update = hyper, replay_step(self.optimizer, weights, gradients, hyper)
         self.replay_update()
 
 
 def share_batches(batches, order, share, *, start=0, seed=()):
-    """This share's part of each batch from number `start` on; None for a batch of which it has no example.
+    """This share's part of each batch, from batch `start` on; None for a batch of which it has no example.
 
     `share` is (number, shares). The seed is for `alter`, which changes images at random.
     """
@@ -96,6 +96,6 @@ def has_dropout(model):
 
 
 def reseed_dropout(seed, epoch, batch, worker):
-    """Seed MXNet's generator by epoch and batch. Workers drop different units, worker 0 those of a single process."""
+    """Seed MXNet by epoch, batch and worker. Worker 0 gets the seed of a training in a single process."""
     numbers = (seed, epoch, batch, worker) if worker else (seed, epoch, batch)
     mx.random.seed(int(np.random.SeedSequence(numbers).generate_state(1)[0] >> 1))  # 31 bits, as MXNet takes an int
