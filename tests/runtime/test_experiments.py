@@ -2,13 +2,16 @@
 
 import json
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from commands import command, module
+from commands import ROOT, command, module
 
 import tinymnist as tm
 from tinymnist.experiments import recipes
@@ -57,7 +60,7 @@ def test_the_list_says_what_was_published_and_where(capsys):
     lines = iter(capsys.readouterr().out.splitlines())
     for name, recipe in RECIPES.items():
         assert next(lines).split(maxsplit=1) == [name, recipe.title] and recipe.published in next(lines)
-        assert name == "best" or ' in "' in recipe.published
+        assert recipe.published.startswith("nothing, this one is our own") or ' in "' in recipe.published
 
 
 def test_the_configurable_net_with_tanh_is_lenet():
@@ -123,6 +126,23 @@ def test_softmax_regression_trains_smoothly_by_default(rule):
     run = recipes.make_run("digits", model="softmax", rule=rule, options={}, hyper={}, settings=settings).train()
     losses = [np.log(10), *(epoch.test_loss for epoch in run.history)]
     assert all(after < 1.1 * before for before, after in zip(losses, losses[1:]))
+
+
+def test_records_prints_the_accuracy_of_each_seed_and_where_the_time_goes():
+    words = "fast-digits --data digits --epochs 2 --limit 60 --seeds 2 --plot records.png"
+    command = [sys.executable, ROOT / "docs" / "records.py", *words.split()]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = [
+        100 * checkpoint.newest(path)[0]["history"][-1]["test_accuracy"] for path in sorted(Path("runs").iterdir())
+    ]
+    accuracies = re.findall(r"seed \d: (\S+) % after", out)
+    assert accuracies == [f"{accuracy:.2f}" for accuracy in found]
+    mean, low, high = re.search(r"fast-digits: (\S+) ± \S+ %, (\S+) to (\S+)\n", out).groups()
+    assert (float(low), float(high)) == (min(map(float, accuracies)), max(map(float, accuracies)))
+    assert float(mean) == pytest.approx(np.mean(found), abs=0.01)
+    total, *parts = map(float, re.search(r": (\S+) s,.*start (\S+), training (\S+), rest (\S+)\n", out).groups())
+    assert min(parts) > 0 and sum(parts) == pytest.approx(total, abs=0.02)
+    assert Path("records.png").stat().st_size > 10_000
 
 
 # compare.py
