@@ -211,6 +211,7 @@ DRAWN = {
     "a box around the digit": lambda page: np.where(abs(OUTER - 108) < 2, 20, page),
     "a tilted box": lambda page: turn(np.where(abs(OUTER - 108) < 2, 20, page), 3),
     "a sheet on a table": lambda page: np.where(OUTER > 110, 120, page),
+    "a marker on a sheet": lambda page: np.where(OUTER > 110, 120, ndimage.grey_erosion(page, 21)),
     "a tilted sheet": lambda page: turn(np.where(OUTER > 110, 120, page), 7),
     "light from one side": lambda page: page * (1 - 0.6 * COLUMN / 300),
     "the hard edge of a shadow": lambda page: page * np.where(0.7 * COLUMN + ROW > 250, 0.5, 1) + 3 * NOISE,

@@ -82,9 +82,34 @@ def find_digit(colours):
         return ink
     colours = ndimage.gaussian_filter(colours, np.array([0.003, 0.003, 0]) * max(ink.shape))  # against noise
     channels = colours[:, :, :1] if (colours == colours[:, :, :1]).all() else colours
-    found = [find_strokes(grey) for c in np.moveaxis(channels, 2, 0) for grey in (c, 255 - c)]  # dark or bright ink
-    _, ink, parts = max(found, key=lambda one: one[0])
+    greys = [grey for c in np.moveaxis(channels, 2, 0) for grey in (c, 255 - c)]  # for dark and for bright ink
+    found = sorted(zip(map(find_strokes, greys), greys), key=lambda one: one[0][0], reverse=True)
+    (_, ink, parts), grey = found[0]
+    for (_, other_ink, other_parts), _ in found[1:]:
+        if is_paper(grey, parts, other_parts):
+            return choose_parts(other_ink, other_parts)
     return choose_parts(ink, parts)
+
+
+def is_paper(grey, parts, inner):
+    """Whether the largest part is paper around the largest inner part, which stands out from it more than the table."""
+    if parts is None or inner is None or not parts.any() or not inner.any():
+        return False
+    (m, (rows, columns)), (n, (r, c)) = find_largest(parts), find_largest(inner)
+    if r.start <= rows.start or r.stop >= rows.stop or c.start <= columns.start or c.stop >= columns.stop:
+        return False
+    around = np.zeros(grey.shape, bool)
+    around[max(0, rows.start - 6) : rows.stop + 6, max(0, columns.start - 6) : columns.stop + 6] = True
+    around[rows, columns] = False
+    table, paper, ink = (np.median(grey[area]) for area in (around, parts == m, inner == n))
+    return abs(ink - paper) > 1.2 * abs(table - paper)  # not so in the hole of a 0, which is paper, too
+
+
+def find_largest(parts):
+    """The number of the part with the longest side, and its box, a pair of slices"""
+    boxes = ndimage.find_objects(parts)
+    main = max(range(len(boxes)), key=lambda i: max(s.stop - s.start for s in boxes[i]))
+    return main + 1, boxes[main]
 
 
 def fills_the_picture(ink):
