@@ -98,10 +98,10 @@ FAST = Recipe(
     title="a small network with strides, and one cycle of the learning rate",
     published="nothing, this one is our own; it aims at a test accuracy of 0.99 within ten seconds",
     model="cnn",
-    arguments={"filters": (12, 32)},
+    arguments={"filters": (12, 32), "hidden": 256},
     rule="momentum",
     hyper={"lr": 0.05, "momentum": 0.9},
-    settings={"epochs": 3, "batch_size": 64, "normalize": True, "one_cycle": True},
+    settings={"epochs": 3, "batch_size": 100, "normalize": True, "one_cycle": True},
 )
 
 
@@ -168,7 +168,7 @@ RECIPES = {
     "fast": FAST,
     "fast-digits": FAST._replace(
         title="the same network, for the embedded digits: --data digits",
-        settings={**FAST.settings, "epochs": 30},
+        settings={**FAST.settings, "epochs": 30, "batch_size": 50},
     ),
 }
 
