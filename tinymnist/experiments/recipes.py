@@ -96,7 +96,7 @@ TANH = LENET._replace(
 # Chosen by accuracy on held-out training images (--hold-out 5000), as docs/RESULTS.md tells.
 FAST = Recipe(
     title="a small network with strides, and one cycle of the learning rate",
-    published="nothing, this one is our own; it aims at a test accuracy of 0.99 within ten seconds",
+    published="nothing, this one is our own; it aims at a test accuracy of 0.99 in about ten seconds",
     model="cnn",
     arguments={"filters": (12, 32), "hidden": 256},
     rule="momentum",
