@@ -133,7 +133,7 @@ def compare(what, ours, expected):
         step = np.argmin(np.abs(ours - expected).max((1, 2)) <= 1e-5 * np.abs(expected).max())
         if (ours[0] == ours[-1]).all():
             return ["w stays as it is; change it in place, as in w -= …"]
-        what = "step 1 is right: is the state changed in place, by the right formula, in the right order? " * (step > 0)
+        what = "step 1 is right: is the state changed in place, by the right formula, in the right order? " * int(step > 0)
         what += f"w after step {step + 1}"
         ours, expected = ours[step], expected[step]
     apart = np.abs(ours.astype("float64") - expected.astype("float64"))
