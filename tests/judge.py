@@ -133,8 +133,8 @@ def compare(what, ours, expected):
         step = np.argmin(np.abs(ours - expected).max((1, 2)) <= 1e-5 * np.abs(expected).max())
         if (ours[0] == ours[-1]).all():
             return ["w stays as it is; change it in place, as in w -= …"]
-        what = "step 1 is right: is the state changed in place, by the right formula, in the right order? " * int(step > 0)
-        what += f"w after step {step + 1}"
+        right = "step 1 is right: is the state changed in place, by the right formula, in the right order? "
+        what = f"{right if step > 0 else ''}w after step {step + 1}"
         ours, expected = ours[step], expected[step]
     apart = np.abs(ours.astype("float64") - expected.astype("float64"))
     largest = np.abs(expected[np.isfinite(expected)]).max(initial=0)
