@@ -193,7 +193,11 @@ def measure(argv):
     p = cli.Parser(description=description, epilog=details)
     p.add_argument("--steps", type=int, default=200, metavar="N", help="steps that are timed; default: 200")
     models = ["softmax", "mlp", "lenet"]
-    p.add_argument("--models", nargs="+", choices=tm.models.MODELS, default=models, help="default: softmax mlp lenet")
+    names = ", ".join(tm.models.MODELS)
+    p.add_argument(
+        "--models", nargs="+", choices=tm.models.MODELS, default=models, metavar="MODEL",
+        help=f"{names}; default: softmax mlp lenet",
+    )  # fmt: skip
     p.add_argument("--data", action="store_true", help="measure larger data instead (needs 5 GB of disk for a while)")
     p.add_argument("--child", nargs=3, help=argparse.SUPPRESS)  # see run_child
     args = p.parse_args(argv)

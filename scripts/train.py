@@ -43,8 +43,9 @@ def make_parser():
     add("--batch-size", **WHOLE, help="default: 64 for softmax and dropout-cnn, 100 for the others")
     add("--lr", **REAL, help="learning rate; default: see the table below")
     add("--momentum", **REAL, help="for the rule momentum; default: 0.9")
-    add("--rho", **REAL, help="decay rate; default: rmsprop 0.9, adadelta 0.95 (0.9999 with softmax)")
-    add("--eps", **REAL, help="added to squares; default: adagrad 1e-7, rmsprop 1e-8, adadelta 1e-5 (1e-6 with lenet)")
+    add("--rho", **REAL, help="decay rate; default: rmsprop 0.9, adadelta 0.95 (0.9 with softmax)")
+    eps = "adagrad 1e-7, rmsprop 1e-8, adadelta 1e-5 (1e-6 with softmax and lenet)"
+    add("--eps", **REAL, help=f"added to squares; default: {eps}")
     add("--lr-decay", **REAL, help="multiply the learning rate by this after each epoch; default: 1")
     switch = {"action": argparse.BooleanOptionalAction}
     add("--one-cycle", **switch, help="let the learning rate rise from 0 and fall to 0 again; default: no")

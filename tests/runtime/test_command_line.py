@@ -56,6 +56,7 @@ def test_an_error_becomes_a_sentence_and_a_status(error, status, sentence, capsy
 @pytest.mark.parametrize("name", ["train", "compare", "predict", "bench", "launch", "scaling", "make_digits"])
 def test_help_describes_every_option_in_100_columns(name, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(sys, "argv", [f"{name}.py"])  # its name begins each line of the usage
     with contextlib.suppress(SystemExit):
         assert command(name)("--help") == 0
     text = capsys.readouterr().out

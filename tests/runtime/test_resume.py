@@ -154,6 +154,12 @@ def test_one_cycle_of_the_learning_rate_is_resumed_within_it(rule, data, directo
     assert bits(tm.resume(directory, data, epochs=2).train()) == expected != bits(make_run(data, "cnn", rule).train())
 
 
+def test_without_dropout_a_run_stops_at_any_batch(data):
+    for rate, batch in ((0.0, 20), (0.25, 32)):
+        run = make_run(data, "cnn", arguments={**SMALL["cnn"], "rate": rate})
+        assert run.train(on_batch=stop_at(20)).position.batch == batch
+
+
 def test_a_rule_without_a_learning_rate_has_no_cycle_of_it(data):
     with pytest.raises(ValueError, match=r"^adadelta has no learning rate, so"):
         make_run(data, rule="adadelta", one_cycle=True)

@@ -17,8 +17,9 @@ WARMUP = 0.25  # one cycle: the learning rate rises during this share of all ste
 class Settings:
     """What decides a run besides model, rule and data.
 
-    The learning rate of epoch e = 0, 1, … is lr · lr_decay^e. With one_cycle it is different in every step: it rises
-    from 0 to that value in the first quarter of all steps, and then falls to 0 (L. Smith 2018).
+    The learning rate of epoch e = 0, 1, … is lr · lr_decay^e. With one_cycle it is different in every step, as it is
+    multiplied by min(t / w, (1 − t) / (1 − w)), with t the share of all steps that are done, and w = WARMUP: it rises
+    from 0 in the first quarter of the steps, and then falls to 0 (L. Smith 2018).
     Raises ValueError for a value out of range.
     """
 
@@ -55,7 +56,7 @@ class Settings:
         """The learning rate of batch 0, 1, … of an epoch of so many batches; lr is that of the optimizer."""
         lr *= self.lr_decay**epoch
         if self.one_cycle:
-            done = (epoch * batches + batch + 0.5) / (self.epochs * batches)  # between 0 and 1
+            done = (epoch * batches + batch + 0.5) / (self.epochs * batches)  # half of this step counts: never 0 or 1
             lr *= min(done / WARMUP, (1 - done) / (1 - WARMUP))
         return max(lr, SMALLEST)  # smaller numbers would lose digits in float32
 
