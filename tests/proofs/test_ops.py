@@ -200,6 +200,8 @@ def test_dropout_is_off_in_prediction_and_for_rate_0(device):
     for y in (recorded, ops.dropout(x, 0.5)):
         np.testing.assert_array_equal(y.asnumpy(), x.asnumpy())
     assert (draw_mask(lambda x: ops.dropout(x, 0), (50, 40), device) == 1).all()
+    with autograd.record():
+        assert ops.dropout(x, 0) is x  # it draws no numbers
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1, 1.5, float("nan")])

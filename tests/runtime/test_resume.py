@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from runs import RULES, SMALL, bits, digits, make_run, stop_at
 import tinymnist as tm
 from tinymnist.backend import nd
 from tinymnist.batches import Split
+from tinymnist.runtime.run import LossReader
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +165,16 @@ def test_without_dropout_a_run_stops_at_any_batch(data):
 def test_a_rule_without_a_learning_rate_has_no_cycle_of_it(data):
     with pytest.raises(ValueError, match=r"^adadelta has no learning rate, so"):
         make_run(data, rule="adadelta", one_cycle=True)
+
+
+def test_python_stays_eight_batches_ahead_of_the_device_at_most(data):
+    run = make_run(data)
+    run.position.batch = 1  # not one at which the losses are read
+    reader, results = LossReader(run), [[Mock(), None] for _ in range(20)]  # the second device has no example
+    for number, result in enumerate(results):
+        reader.after_batch(result)
+        waited = [one.loss.wait_to_read.call_count for one, _ in results]
+        assert waited == [1] * max(0, number - 6) + [0] * min(20, 26 - number)
 
 
 def test_what_decides_the_numbers_cannot_change(data, directory):
