@@ -38,7 +38,7 @@ def run(recipe, seed, options):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     p.add_argument("recipes", nargs="+", metavar="RECIPE", help="recipes of train.py --list-recipes")
     p.add_argument("--seeds", type=int, default=3, metavar="N", help="train with the seeds 0 to N − 1; default: 3")
     p.add_argument("--plot", metavar="FILE", help="draw accuracy against seconds, the mean over the seeds")
