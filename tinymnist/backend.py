@@ -9,7 +9,8 @@ import numpy.fft  # loads numpy's OpenBLAS here, before the settings below, whic
 import numpy.random
 
 __all__ = ["autograd", "mx", "nd"]
-numpy_getattr, cpuinfo = numpy.__getattr__, Path("/proc/cpuinfo")
+numpy_getattr = numpy.__getattr__
+cpuinfo = Path("/proc/cpuinfo")
 waiting = {"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "1000"}  # a thread waits 1000 turns, then leaves its core
 settings = {} if waiting.keys() & os.environ.keys() else waiting  # if the user sets one of them, neither is set here
 if cpuinfo.exists() and {"avx2", "fma"} <= set(cpuinfo.read_text().split()):

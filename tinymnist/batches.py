@@ -19,7 +19,7 @@ def permutation(seed, epoch, n):
 
 
 class Batches:
-    """Batches of a Split on a device: n = batch_size images (n, 1, H, W), bytes, and labels (n,).
+    """Batches of a Split on a device: images (N, 1, H, W), bytes, and labels (N,), with N = batch_size.
 
     The last batch of an epoch may be smaller.
     Raises ValueError for a batch size below 1.
@@ -32,7 +32,7 @@ class Batches:
         self.images, self.labels = map(self.to_device, split)
 
     def to_device(self, array):
-        """The array on the device. On the CPU a read-only array is shared, not copied, as nobody can change it."""
+        """The array on the device. On the CPU a read-only array is shared, not copied: it must not change."""
         if array.flags.writeable:
             return nd.array(array, self.device, array.dtype)
         return nd.from_numpy(np.ascontiguousarray(array)).as_in_context(self.device)

@@ -11,17 +11,17 @@ from tinymnist.optim import Optimizer
 def check_images(model, images, name="the images"):
     """The images as bytes (N, H, W). A single image (H, W) and other types of whole numbers, 0 to 255, are accepted.
 
-    Raises DataError for anything else, pixels of 0 and 1 only, a wrong size, and a model without weights.
+    Raises DataError for anything else, for first images of 0 and 1 only, and for a model without usable weights.
     """
     if model.weights is None:
         raise DataError(f"{model!r} has no weights yet; call its method initialize first, or load it by tm.resume")
     if model.weights.dtype == np.float16 and model.weights.context.device_type == "cpu":
         raise DataError(f"{model!r} has weights of float16, which MXNet multiplies on a GPU only; use float32")
-    channels, *size = model.image
+    channels, size = model.image[0], model.image[1:]
     array = to_numpy(images, name)
-    array = array[None] if array.shape == (*size,) else array
+    array = array[None] if array.shape == size else array
     found = f"{name} are {array.dtype.name} of the shape {array.shape}"
-    if channels != 1 or array.ndim != 3 or array.shape[1:] != (*size,) or not len(array):
+    if channels != 1 or array.shape[1:] != size or not len(array):
         shape = f"(N, {size[0]}, {size[1]}), N > 0" if channels == 1 else f"{model.image}, and only in a call model(x)"
         raise DataError(f"{found}; the model takes images of the shape {shape}")
     if array.dtype.kind not in "iu":

@@ -43,7 +43,7 @@ def read(file: str | os.PathLike | io.IOBase) -> np.ndarray:
         stream = gzip.GzipFile(fileobj=stream) if compressed else stream
         shape, dtype = read_header(stream)
         size = math.prod(shape) * dtype.itemsize
-        if compressed and size > max(64 << 20, 64 * len(content)):  # not 64 times as large
+        if compressed and size > max(64 << 20, 64 * len(content)):  # over 64 MiB and over 64 times the file
             raise DataError(f"{len(content):,} compressed bytes cannot be trusted to contain {size:,} bytes of data")
         array = np.frombuffer(read_data(stream, size), dtype).reshape(shape)
         return array.astype(dtype.newbyteorder("="), copy=False)  # "=": the byte order of this computer
@@ -52,7 +52,7 @@ def read(file: str | os.PathLike | io.IOBase) -> np.ndarray:
 def write(file: str | os.PathLike | io.IOBase, array: np.ndarray) -> None:
     """Write `array` to a path or an open binary file. A path that ends in .gz is compressed.
 
-    A path appears only when the file is complete: if writing fails, an old file stays as it was, and DataError is
+    The file appears only when it is complete: if writing fails, an old file stays as it was, and DataError is
     raised. Raises ValueError for an array that IDX cannot hold.
     """
     array = np.asarray(array)
@@ -74,14 +74,14 @@ def read_header(stream):
     """The shape and the type of the array, from the beginning of the file."""
     magic = stream.read(4)
     if magic[:2] != b"\0\0" or len(magic) < 4:
-        raise DataError(f"begins with {magic.hex(' ') or 'no byte at all'}; IDX files begin with 00 00 and a type")
+        raise DataError(f"begins with {magic.hex(' ') or 'no byte at all'}; IDX files begin with 00 00, a type and D")
     if magic[2] not in TYPES:
         raise DataError(f"unknown type 0x{magic[2]:02X}; IDX has 0x08, 0x09, 0x0B, 0x0C, 0x0D and 0x0E")
     sizes = stream.read(4 * magic[3])
     if len(sizes) < 4 * magic[3]:
         raise DataError(f"{len(sizes)} of {4 * magic[3]} shape bytes are there; the file is cut short")
     shape, dtype = tuple(np.frombuffer(sizes, ">u4").tolist()), TYPES[magic[2]]
-    if len(shape) > 32 or math.prod(n or 1 for n in shape) * dtype.itemsize >= 1 << 63:  # for numpy 1
+    if len(shape) > 32 or math.prod(n or 1 for n in shape) * dtype.itemsize >= 1 << 63:  # numpy 1 holds no more
         raise DataError(f"impossible shape {shape}; at most 32 dimensions and less than 2^63 bytes can be read")
     return shape, dtype
 

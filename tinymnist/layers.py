@@ -2,7 +2,7 @@
 
 from tinymnist import ops
 from tinymnist.backend import nd
-from tinymnist.network import Layer, Sequential  # noqa: F401  (Sequential: so that tm.layers has it, too)
+from tinymnist.network import Layer, Sequential  # noqa: F401  (tm.layers.Sequential is public)
 from tinymnist.windows import count_windows, pair, pooling_pairs
 
 
@@ -82,7 +82,7 @@ class Dropout(Layer):
 
 
 class Flatten(Layer):
-    """(C, H, W, N) -> (N, C · H · W), done by the network. It takes a number, as in Gluon: "4.weight" follows it."""
+    """(C, H, W, N) -> (N, C · H · W), done by the network. It is a layer, as in Gluon: "7.weight" follows layer 6."""
 
     takes_vectors = True
 

@@ -6,7 +6,7 @@ from tinymnist.layers import Activation, Conv2D, Dense, Dropout, Flatten, MaxPoo
 
 
 def record_arguments(make):
-    """Let the models of `make` remember its name and all arguments, defaults included."""
+    """Give each model that `make` builds the name of `make` and all arguments, defaults included."""
 
     @functools.wraps(make)
     def build(**arguments):
@@ -21,7 +21,7 @@ def check_convolutions(filters, *others):
     """Raise ValueError unless all have the same length: one entry for each convolution."""
     for other in others:
         if len(other) != len(filters):
-            raise ValueError(f"{tuple(filters)} and {tuple(other)} must be equally many: a number for each convolution")
+            raise ValueError(f"{tuple(filters)} and {tuple(other)} must be equally long: a number for each convolution")
 
 
 @record_arguments
@@ -32,7 +32,7 @@ def softmax_regression(*, classes=10, image=(1, 28, 28), init=("normal", 0.01)):
 
 @record_arguments
 def mlp(*, hidden=(128, 64), activation="relu", classes=10, image=(1, 28, 28), init=("xavier", 3.0)):
-    """(dense → activation) for each of `hidden` → dense.   784 → 128 → 64 → 10"""
+    """[dense → activation, for each of `hidden`] → dense.   784 → 128 → 64 → 10"""
     layers = []
     for units in hidden:
         layers += [Dense(units), Activation(activation)]
@@ -44,7 +44,7 @@ def lenet(
     *, filters=(20, 50), kernels=(5, 5), hidden=500, activation="tanh", output_activation=None,
     classes=10, image=(1, 28, 28), init=("xavier", 3.0)
 ):  # fmt: skip
-    """(conv → max-pool 2 → activation) for each of `filters`
+    """[conv → max-pool 2 → activation, for each of `filters`]
     → dense → activation → dense (→ output_activation, if given)
 
     After Y. LeCun, L. Bottou, Y. Bengio, P. Haffner 1998. MXNet's tutorials put the activation before the pooling. The
@@ -84,7 +84,7 @@ def cnn(
     *, filters=(16, 32), kernels=(5, 5), strides=(2, 2), hidden=64, activation="relu", rate=0.0,
     classes=10, image=(1, 28, 28), init=("xavier", 3.0)
 ):  # fmt: skip
-    """(conv → activation) for each of `filters` → dropout → dense → activation → dropout → dense
+    """[conv → activation, for each of `filters`] → dropout → dense → activation → dropout → dense
 
     Strides above 1 take the place of pooling: J. Springenberg et al. 2015. hidden=None: only the last dense layer.
     """

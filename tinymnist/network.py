@@ -37,7 +37,7 @@ class Sequential:
     """
 
     name = "Sequential"
-    mean, std = 0.0, 1.0  # of pixels in [0, 1]; used by scale(), and set by a Run that normalizes
+    mean, std = 0.0, 1.0  # of pixels in [0, 1], for scale(); tm.fit(…, normalize=True) sets them
 
     def __init__(self, *layers, image=(1, 28, 28), init=("xavier", 3.0)):
         if len(image) != 3:
@@ -63,9 +63,9 @@ class Sequential:
         return f"{self.name} ({self.size:,} parameters)"
 
     def __call__(self, x):
-        """x (N, C, H, W), bytes or scaled floats. Returns the logits (N, K), or images if the last layer does."""
+        """x (N, C, H, W), bytes or scaled floats. Returns logits (N, K), or images if the last layer returns them."""
         x = self.scale(x) if x.dtype == np.uint8 else x
-        x = ops.flatten(x) if self.layers[0].takes_vectors else windows.to_chwn(x)
+        x = ops.flatten(x) if self.layers[0].takes_vectors else windows.to_chwn(x)  # flatten before any transposing
         for layer in self.layers:
             if layer.takes_vectors and x.ndim == 4:
                 x = ops.flatten(windows.to_nchw(x))
@@ -96,7 +96,7 @@ class Sequential:
     def initialize(self, seed=0, device=None, dtype="float32"):
         """Allocate the parameters and draw the weights. Biases stay 0."""
         self.allocate(device, dtype)
-        if seed >= 1 << 31:  # MXNet's seeds have 31 bits
+        if seed >= 1 << 31:  # MXNet's seeds have 31 bits: hash a larger one
             seed = int(np.random.SeedSequence(seed).generate_state(1)[0] >> 1)
         mx.random.seed(seed)
         draw, argument = getattr(initializers, self.init[0]), self.init[1]

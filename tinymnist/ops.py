@@ -14,17 +14,17 @@ from tinymnist.windows import constant, count_windows, index_table, pair
 
 
 def in_either_layout(op):
-    """`op` works on (C, H, W, N). Returns a function that, by default, works on (N, C, H, W): it transposes."""
+    """Return `op`, which works on (C, H, W, N), as a function of (N, C, H, W), unless layout="CHWN"."""
 
     @functools.wraps(op)
-    def choose(x, *inputs, layout="NCHW", **options):
+    def wrapper(x, *inputs, layout="NCHW", **options):
         if layout not in ("NCHW", "CHWN") or x.ndim != 4:
             raise ValueError(f"images {x.shape} of layout {layout!r}; expected four axes, in the order NCHW or CHWN")
         if layout == "CHWN":
             return op(x, *inputs, **options)
         return windows.to_nchw(op(windows.to_chwn(x), *inputs, **options))
 
-    return choose
+    return wrapper
 
 
 def dense(x, weight, bias=None):
@@ -46,7 +46,7 @@ def add_bias(y, bias):
     """y[n,o] + b[o]   y (N, O), bias (O,)"""
     if len(bias) > 32:
         # Only for speed: ones (N, 1) times b (1, O) is b in each of N rows; its gradient is faster if b is long.
-        bias = nd.dot(constant(nd.full, (len(y), 1), 1, y.context, y.dtype), bias.expand_dims(0))
+        bias = nd.dot(constant(nd.ones, (len(y), 1), y.context, y.dtype), bias.expand_dims(0))
     return y + bias
 
 
@@ -70,8 +70,8 @@ def conv2d(x, weight, bias=None, *, stride=1, pad=0, dilate=1):
     table = constant(index_table, tuple(size), tuple(kernel), stride, pad, dilate, x.context)
     x = windows.pad_images(x, pad, 0.0)
     if bias is None:
-        bias = constant(nd.full, (filters,), 0, x.context, x.dtype)
-    ones = constant(nd.full, (1, n), 1, x.context, x.dtype)
+        bias = constant(nd.zeros, (filters,), x.context, x.dtype)
+    ones = constant(nd.ones, (1, n), x.context, x.dtype)
     pixels = nd.concat(x.reshape((-1, n)), ones, dim=0)  # row k: pixel k of all padded images; the last row: ones
     columns = nd.take(pixels, table)  # each number in the table becomes N values: (C · KH · KW + 1, OH, OW, N)
     matrix = nd.concat(weight.reshape((filters, -1)), bias.reshape((filters, 1)), dim=1)  # (F, C · KH · KW + 1)
@@ -85,7 +85,7 @@ def max_pool2d(x, kernel, *, stride=None, pad=0):
     x (N, C, H, W). Returns (N, C, OH, OW), OH = ⌊(H + 2 pad − KH) / stride⌋ + 1; by default, stride is the kernel.
     Of equal maxima, the first in the window gets the gradient. Raises ValueError if no window fits, or pad ≥ kernel.
     """
-    smallest = float(np.finfo(x.dtype).min)  # in place of −∞: no pixel is smaller
+    smallest = float(np.finfo(x.dtype).min)  # in place of −∞: no finite pixel is smaller
     return reduce_windows(nd.maximum, x, kernel, stride, pad, smallest)
 
 
@@ -97,7 +97,7 @@ def avg_pool2d(x, kernel, *, stride=None, pad=0):
 
 
 def reduce_windows(combine, x, kernel, stride, pad, outside):
-    """Combine the pixels of each window of x (C, H, W, N) to one number, first along W, then along H."""
+    """Combine the pixels of each window of x (C, H, W, N) into one number, first along W, then along H."""
     kernel, stride, pad = windows.pooling_pairs(kernel, stride, pad)
     oh, ow = count_windows(x.shape[1:3], kernel, stride, pad)
     x = windows.pad_images(x, pad, outside)
@@ -113,7 +113,7 @@ def relu(x):
 def tanh(x):
     """(eˣ − e⁻ˣ) / (eˣ + e⁻ˣ) = 2 σ(2x) − 1
 
-    MXNet computes σ, the sigmoid, three times as fast as its own tanh. In float32 the absolute error is at most 2e-7.
+    This is at least twice as fast as MXNet's tanh. In float32 the absolute error is at most 2e-7.
     """
     return 2 * nd.sigmoid(2 * x) - 1
 
@@ -133,11 +133,11 @@ def dropout(x, rate, *, axes=()):
         raise ValueError(f"a dropout rate lies in [0, 1), not {rate}")
     if rate == 0 or not autograd.is_training():
         return x
-    like = x
+    sample = x
     for axis in axes:
-        like = nd.slice_axis(like, axis=axis, begin=0, end=1)  # of size 1 along `axes`: one u for all
-    mask = (nd.random.uniform_like(like) >= rate) * (1 / (1 - rate))
-    # Broadcast inside stop_gradient: in the product, MXNet would also compute the mask's gradient, only to drop it.
+        sample = nd.slice_axis(sample, axis=axis, begin=0, end=1)  # of size 1 along `axes`: one u for all
+    mask = (nd.random.uniform_like(sample) >= rate) * (1 / (1 - rate))
+    # Broadcast the mask here: x * mask would broadcast it too, but also compute a gradient for it, in vain.
     return x * nd.stop_gradient(nd.broadcast_like(mask, x))
 
 

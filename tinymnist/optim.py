@@ -1,8 +1,8 @@
 """Update rules. Each changes the vector w of all parameters, by its gradient g and by state vectors that start at 0.
 
 The equations are those of MXNet's own rules: eps, against a division by 0, is inside the square root in adagrad and
-rmsprop (the papers and PyTorch add it outside), and the buffer m of momentum is already multiplied by lr. The loss is a
-mean over the batch, so no rule depends on the batch size.
+rmsprop (PyTorch adds it outside), and m of momentum contains lr. The loss is a mean over the batch, so no rule divides
+by the batch size.
 """
 
 import math
@@ -57,8 +57,8 @@ def adadelta(w, g, a, b, *, rho=0.9, eps=1e-5):
     w -= delta
 
 
-Rule = namedtuple("Rule", "update states hyper")  # function; number of state vectors; defaults, None: required
-RULES = {
+Rule = namedtuple("Rule", "update states hyper")  # states: number of state vectors
+RULES = {  # with the defaults above; None: required
     "sgd": Rule(sgd, 0, {"lr": None}),
     "momentum": Rule(momentum, 1, {"lr": None, "momentum": 0.9}),
     "adagrad": Rule(adagrad, 1, {"lr": None, "eps": 1e-7}),
@@ -81,6 +81,7 @@ class Optimizer:
             raise ValueError(f"there is no update rule {name!r}; the rules are {', '.join(RULES)}")
         self.name, self.rule = name, RULES[name]
         self.owner, self.state = None, None  # the weights that it updates, and its state vectors
+        # numpy's numbers become Python's
         hyper = {key: value.item() if isinstance(value, np.generic) else value for key, value in hyper.items()}
         for key, value in hyper.items():
             if key not in self.rule.hyper:

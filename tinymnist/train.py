@@ -18,7 +18,7 @@ BATCH = 100  # examples in a batch of evaluation: enough for fast products, few 
 def train(model: Sequential, optimizer: Optimizer, split: Split, *, epochs: int, batch_size: int, seed: int = 0):
     """Train an initialized model on a Split, in place. The seed decides the order of the examples.
 
-    Raises DataError for a model without weights and for data that do not suit it, ValueError for a batch size below 1.
+    Raises DataError for a model without weights or unsuitable data, ValueError for a wrong optimizer or batch size.
     """
     split = check_training(model, optimizer, split)
     batches = Batches(split, batch_size, model.weights.context)

@@ -21,7 +21,7 @@ def constant(make, *arguments):
     key = (make, arguments)
     if key not in CONSTANTS:
         CONSTANTS[key] = make(*arguments)
-        CONSTANTS[key].attach_grad("null")  # for runtime/graph.py
+        CONSTANTS[key].attach_grad("null")  # no gradient, but a mark: runtime/graph.py needs it
     return CONSTANTS[key]
 
 
@@ -55,7 +55,7 @@ def count_windows(size, kernel, stride, pad, dilate=(1, 1)):
     """How many windows fit along each axis: ⌊(size + 2 · pad − span) / stride⌋ + 1.
 
     A window spans dilate · (kernel − 1) + 1 pixels. Every argument is a pair (rows, columns).
-    Raises ValueError if not even one window fits.
+    Raises ValueError if no window fits, or a number is too small.
     """
     counts = []
     for n, k, step, p, d in zip(size, kernel, stride, pad, dilate):
@@ -73,7 +73,7 @@ def pad_images(x, pad, value):
     rows, columns = pad
     if not rows and not columns:
         return x
-    widths = (0, 0, 0, 0, rows, rows, columns, columns, 0, 0)  # nd.pad wants five axes and can pad the last three
+    widths = (0, 0, 0, 0, rows, rows, columns, columns, 0, 0)  # nd.pad can pad the last three of five axes: H, W, N
     x = nd.pad(x.expand_dims(0), mode="constant", constant_value=value, pad_width=widths)
     return x.reshape(x.shape[1:])
 
@@ -95,7 +95,7 @@ def index_table(size, kernel, stride, pad, dilate, device):
     channels, *image = size
     oh, ow = count_windows(image, kernel, stride, pad, dilate)
     height, width = image[0] + 2 * pad[0], image[1] + 2 * pad[1]
-    c, i, j, p, q = np.ix_(*map(np.arange, (channels, *kernel, oh, ow)))  # index arrays, each along its own axis
+    c, i, j, p, q = np.ix_(*map(np.arange, (channels, *kernel, oh, ow)))  # c (C, 1, 1, 1, 1), …, q (1, 1, 1, 1, OW)
     y, x = p * stride[0] + i * dilate[0], q * stride[1] + j * dilate[1]
     table = ((c * height + y) * width + x).reshape(-1, oh, ow)
     ones_row = np.full((1, oh, ow), channels * height * width)
@@ -103,16 +103,17 @@ def index_table(size, kernel, stride, pad, dilate, device):
 
 
 def slice_windows(x, axis, count, kernel, stride):
-    """`kernel` arrays: array i holds pixel i of each of the `count` windows along one axis. stride is a number.
+    """Returns `kernel` arrays; array i holds pixel i of each window along one axis. kernel and stride are numbers.
 
     With kernel 2 and stride 2, the pixels a b c d give [a c] and [b d]; their maximum is max-pooling.
     """
     if kernel == stride > 1:
-        # Windows that touch: reshape the axis to (count, kernel) and split it, which is faster.
+        # Windows that touch: split the axis, reshaped to (count, kernel); faster. (split(1) would return no list.)
         if x.shape[axis] > count * kernel:
             x = nd.slice_axis(x, axis=axis, begin=0, end=count * kernel)
         before, after = x.shape[:axis], x.shape[axis + 1 :]
         parts = x.reshape((math.prod(before) * count, kernel, -1)).split(kernel, axis=1)
         return [part.reshape((*before, count, *after)) for part in parts]
-    skip, span = (None,) * axis, (count - 1) * stride + 1  # None: the whole axis
+    skip, span = (None,) * axis, (count - 1) * stride + 1
+    # for axis 1, each array is x[:, i : i + span : stride]
     return [nd.slice(x, (*skip, i), (*skip, i + span), (*skip, stride)) for i in range(kernel)]

@@ -156,9 +156,9 @@ def test_sizes_and_initial_values_are_those_published():
 def test_every_convolution_has_a_number_of_filters_and_a_kernel():
     for make in (models.lenet, models.dropout_cnn, models.cnn):
         for filters, kernels in (((4, 6), (5,)), ((4,), (5, 3)), ((4, 6), (5, 3, 3))):
-            with pytest.raises(ValueError, match=r"must be equally many|has two convolutions"):
+            with pytest.raises(ValueError, match=r"must be equally long|has two convolutions"):
                 make(filters=filters, kernels=kernels)
-    with pytest.raises(ValueError, match=r"^\(4, 6\) and \(2,\) must be equally many: a number for each convolution$"):
+    with pytest.raises(ValueError, match=r"^\(4, 6\) and \(2,\) must be equally long: a number for each convolution$"):
         models.cnn(filters=(4, 6), strides=(2,))
     with pytest.raises(ValueError, match="dropout_cnn has two convolutions"):
         models.dropout_cnn(filters=(4, 6, 6), kernels=(5, 3, 3))

@@ -70,7 +70,7 @@ train --opt adam                               argument --opt: invalid choice: '
 train --opt adadelta --lr 1                    adadelta has no --lr; use --opt sgd or momentum or adagrad or rmsprop
 train --model resnet                           argument --model: invalid choice: 'resnet'
 train --activation relu                        softmax has no --activation; use --model mlp or lenet or dropout-cnn
-train --model lenet --filters 5                (5,) and (5, 5) must be equally many: a number for each
+train --model lenet --filters 5                (5,) and (5, 5) must be equally long: a number for each
 train --model dropout-cnn --filters 5 6 7      dropout_cnn has two convolutions, so it cannot have filters (5, 6, 7)
 train --opt adadelta --one-cycle               adadelta has no learning rate, so it cannot have one cycle of it
 train --model lenet --filters 5 0              filters must be whole numbers of at least 1, not 5 0
