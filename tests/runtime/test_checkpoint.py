@@ -100,6 +100,18 @@ def test_a_run_that_on_batch_saves_keeps_the_losses_of_all_batches(batch, data, 
     assert bits(tm.resume(directory, data).train()) == bits(expected)
 
 
+def test_several_workers_save_only_where_all_have_read_the_losses(data, directory):
+    def on_batch(run, examples):
+        if run.position.batch in (4, 6):
+            run.save(directory)
+
+    run = make_run(data, log_interval=4)
+    run.exchange.workers = 2  # the other one does nothing, and would not know that it must read
+    with pytest.raises(ValueError, match="every log_interval batches, or by save_every"):
+        run.train(on_batch=on_batch)
+    assert [path.name for path in checkpoint.list_checkpoints(directory)] == ["epoch-0000-batch-00004"]
+
+
 def test_the_same_point_saved_again_is_a_newer_checkpoint(data, directory):
     run = make_run(data)
     for name in ("epoch-0000", "epoch-0000.1", "epoch-0000.2"):
@@ -179,7 +191,7 @@ def test_another_format_is_neither_read_nor_removed(data, directory):
 
 def test_only_the_four_models_are_built_by_name(data, directory):
     make_run(data).save(directory)
-    for name in ("functools", "record_arguments", "MODELS", "Sequential", None):
+    for name in ("functools", "record_arguments", "MODELS", "Sequential"):
         reseal(directory / "epoch-0000", model=name)
         with pytest.raises(tm.DataError, match="not one of tinymnist's own"):
             tm.resume(directory, data)
@@ -198,6 +210,8 @@ EPOCH = {name: [] if name in ("curve", "speed") else 1 for name in tm.runtime.se
         ),
         *({name: value} for name in ("mean", "std") for value in ("1", float("nan"), float("inf"))),
         *({name: []} for name in ("model", "rule", "where", "data")),
+        {"model": None},
+        {"seen": [[10, 0.5, 3]]},
         {"std": 0},
         {"source": 5},
         {"batch": -1},

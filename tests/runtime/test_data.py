@@ -120,6 +120,12 @@ def test_the_arrays_of_keras_are_loaded(tmp_path):
     np.savez(tmp_path / "other.npz", images=IMAGES)
     with pytest.raises(DataError, match=r"other.npz: cannot be read: .*; expected the arrays x_train and y_train"):
         load(tmp_path / "other.npz")
+    for labels in (["a"] * 12, LABELS + 0j, np.zeros(12, "datetime64[s]"), [b"1"] * 12):
+        np.savez(tmp_path / "labels.npz", x_train=IMAGES, y_train=labels, x_test=IMAGES, y_test=labels)
+        with pytest.raises(
+            DataError, match=r"labels.npz, y_train: labels are .*; they must be whole numbers from 0 to"
+        ):
+            load(tmp_path / "labels.npz")
     (tmp_path / "damaged.npz").write_bytes((tmp_path / "mnist.npz").read_bytes()[:200])
     with pytest.raises(DataError, match=r"damaged\.npz: cannot be read"):
         load(tmp_path / "damaged.npz")

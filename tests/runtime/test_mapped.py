@@ -14,7 +14,7 @@ from tinymnist.batches import Batches, Split, permutation
 from tinymnist.datasets import mapped
 from tinymnist.datasets.mapped import HostBatches, make_batches, map_file, pixel_statistics, read_rows, release_pages
 from tinymnist.idx import DataError
-from tinymnist.runtime.step import TAKEN, share_batches
+from tinymnist.runtime.step import GROUP, share_batches
 
 
 def test_mapping_a_file_gives_the_array_or_the_sentence_that_reading_gives(tmp_path):
@@ -93,7 +93,7 @@ def make_split(n):
 
 @pytest.mark.parametrize("kind, on_disk", [(Batches, False), (HostBatches, False), (HostBatches, True)])
 @pytest.mark.parametrize("options", [{}, {"start": 1}, {"start": 3}], ids=str)
-@pytest.mark.parametrize("n, size", [(12, 4), (13, 4), (9, 8), (5, 2), (1, 3), (9, 100), (2 * TAKEN, 1), (600, 7)])
+@pytest.mark.parametrize("n, size", [(12, 4), (13, 4), (9, 8), (5, 2), (1, 3), (9, 100), (2 * GROUP, 1), (600, 7)])
 @pytest.mark.parametrize("shares", [1, 2, 3, 7])
 def test_shares_divide_every_batch(tmp_path, device, kind, on_disk, n, size, shares, options):
     """The devices and workers of a run have each example once, and about as many examples each."""
@@ -156,7 +156,7 @@ def train(data):
 
 train(tm.load("digits"))  # MXNet and our code are in memory
 before = read_memory("VmRSS")
-mapped.WHOLE = int(sys.argv[2])
+mapped.LARGE = int(sys.argv[2])
 train(tm.load(sys.argv[1]))
 print(read_memory("VmHWM") - before)  # the most memory that was used, with the pages of files
 """

@@ -188,6 +188,9 @@ def test_what_decides_the_numbers_cannot_change(data, directory):
             tm.resume(directory, data, **{name: value})
     with pytest.raises(ValueError, match="is in epoch 2 already and cannot end after 1"):
         tm.resume(directory, data, epochs=1)
+    make_run(data).train(save=directory / "ended")
+    with pytest.raises(ValueError, match="is in epoch 2 already and cannot end after 1"):
+        tm.resume(directory / "ended", data, epochs=1)
     with pytest.raises(TypeError, match="epcohs"):
         tm.resume(directory, data, epcohs=3)
     tm.resume(directory, data, **{name: settings[name] for name in changes})  # the same values may be repeated
@@ -262,8 +265,8 @@ def test_both_parts_of_the_data_must_suit_the_model(part, data):
 
 
 def test_settings_out_of_range_are_refused():
-    cases = {"epochs": (-1, 1.5), "batch_size": (0, 2.0), "seed": (-1,), "limit": (0, 1.5), "log_interval": (0,)}
-    for name, values in {**cases, "lr_decay": (0, 1.1, float("nan"))}.items():
+    cases = {"epochs": (-1, 1.5, True), "batch_size": (0, 2.0), "seed": (-1,), "limit": (0, 1.5), "log_interval": (0,)}
+    for name, values in {**cases, "lr_decay": (0, 1.1, float("nan"), "1"), "timeout": ("60", 9)}.items():
         for value in values:
-            with pytest.raises(ValueError, match=f"^{name.replace('_', ' ')} must be .*, not {value}$"):
+            with pytest.raises(ValueError, match=f"^{name.replace('_', ' ')} must be .*, not {value!r}$"):
                 tm.Settings(**{name: value})

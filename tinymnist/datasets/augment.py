@@ -8,14 +8,15 @@ import functools
 import numpy as np
 
 SHIFT, ROTATION, SCALE = 2.0, 12.0, 0.12  # at most: pixels, degrees, share of the size
-ALPHA, SIGMA = 24.0, 4.0  # the elastic field: it moves a pixel by 0.9 pixels along each axis, root mean square
+ALPHA, SIGMA = 24.0, 4.0  # the elastic field: it moves a pixel by 0.9 pixels (root mean square) along each axis
 
 
 def alter(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return images (N, H, W) of bytes, each changed by its own map, with bilinear interpolation.
 
-    out[p] = in[R(θ) ((p − c) / s) + c + t + α (G ∗ u)(p)], with c the centre and zeros outside the image.
-    Angle θ, scale s, shift t, field u are uniform; s, t, u are pairs (row, column); G is a Gaussian, deviation σ.
+    out[p] = in[R(θ) ((p − c) / s) + c + t + α (G ∗ u)(p)]: c is the centre, R a rotation; in is 0 outside the image.
+    Angle θ, scale s, shift t, field u in [−1, 1] are uniform; s, t, u are pairs (row, column).
+    G ∗ blurs by a Gaussian of deviation σ.
     """
     n, height, width = images.shape
     angle = rng.uniform(-ROTATION, ROTATION, (n, 1, 1)).astype(np.float32) * np.float32(np.pi / 180)

@@ -42,7 +42,7 @@ def fetch(name: str) -> Path:
     except DataError as error:
         if missing:
             raise
-        print(f"{error}; using {', '.join(changed)} as found", file=sys.stderr)
+        print(f"{error}; using the files in {directory} as found", file=sys.stderr)
     return directory
 
 
@@ -52,7 +52,7 @@ def sha256(path):
 
 
 def download(name, files, directory):
-    """Download files from the first mirror that answers. If it fails, go on with the next one."""
+    """Download files from the first mirror; if it fails, from the next one."""
     try:
         import pooch
         import requests
@@ -94,7 +94,7 @@ def find_answering_mirrors(mirrors, file):
         try:
             requests.head(mirror + file, timeout=PATIENCE, allow_redirects=False)
             answered.add(mirror)
-        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:  # that of the proxy
+        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:  # the proxy's address
             faults.append(error)
         except (OSError, ValueError):
             pass

@@ -15,6 +15,7 @@ import numpy as np
 from tinymnist.batches import Split
 from tinymnist.datasets import download
 from tinymnist.datasets.mapped import map_file, release_pages
+from tinymnist.datasets.published import SHA256
 from tinymnist.idx import DataError
 
 
@@ -38,7 +39,7 @@ class Data(NamedTuple):
     def fingerprint(self) -> str:
         """CRC-32 of shapes, labels and pixels. A resumed run compares it with that of the data it began with.
 
-        Of large data, it covers about 64 MB of images, so that the file is not read completely.
+        It covers at most 64 MiB of each split's images, so that a large file is not read completely.
         """
         crc = 0
         for images, labels in (self.train, self.test):
@@ -86,13 +87,13 @@ def locate(name):
     """Where a data set is, what it is, and the function that reads its training or test examples."""
     if name == "digits":
         return Path(__file__).with_name("digits"), "the embedded UCI digits", read_directory
-    if name in download.SHA256:
+    if name in SHA256:
         return download.fetch(name), {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST"}[name], read_directory
     if os.path.isdir(name):
         return name, "IDX files", read_directory
     if name.endswith(".npz") and os.path.exists(name):
         return name, "arrays", read_npz
-    names = ", ".join(("digits", *download.SHA256))
+    names = ", ".join(("digits", *SHA256))
     raise DataError(f"{name}: is not a directory, not an .npz file, and not one of the data sets {names}")
 
 
@@ -132,6 +133,8 @@ def make_split(images, labels, image_name, label_name):
         raise DataError(f"{image_name}: pixels are {images.dtype.name}; they must be bytes from 0 to 255, uint8")
     if images.ndim != 3 or images.size == 0:
         raise DataError(f"{image_name}: has the shape {images.shape}; expected (examples, height, width) without a 0")
+    if labels.dtype.kind not in "biuf":
+        raise DataError(f"{label_name}: labels are {labels.dtype.name}; they must be whole numbers from 0 to 255")
     if labels.shape != images.shape[:1]:
         raise DataError(f"{label_name}: {len(images):,} images but labels of the shape {labels.shape}; they must match")
     wrong = ~((labels >= 0) & (labels <= 255) & (labels == np.floor(labels)))  # NaN is wrong, too
@@ -148,16 +151,16 @@ def find_file(directory, part, kind):
     parts = "(t10k|test)" if part == "t10k" else part
     pattern = re.compile(rf"(.*-)?{parts}-{kind}[-.]idx\d-(ubyte|int)(\.gz)?", re.IGNORECASE)
     for folder in ("", "raw", "MNIST/raw", "FashionMNIST/raw"):  # torchvision's folders
-        found = {}  # by what comes before the name: nothing, or such as "emnist-letters-"
+        found = {}  # by prefix: "", or one such as "emnist-letters-"
         for path in sorted(Path(directory, folder).glob("*"), key=lambda path: path.name.lower().endswith(".gz")):
             match = pattern.fullmatch(path.name)
             if match and not path.is_dir():
                 found.setdefault((match[1] or "").lower(), str(path))
-        if "" in found or len(found) == 1:
-            return found.get("") or found.popitem()[1]
-        if found:
+        if len(found) > 1 and "" not in found:
             raise DataError(f"{directory}: holds several data sets: {', '.join(found)}; each needs its own directory")
+        if found:
+            return found[min(found)]  # "" is the smallest
     names = sorted(os.listdir(directory))
-    contents = f"it holds {', '.join(names[:5])}{', …' * (len(names) > 5)}" if names else "it is empty"
+    contents = f"it holds {', '.join(names[:5])}{', …' if len(names) > 5 else ''}" if names else "it is empty"
     name = f"{part}-{kind}-idx{3 if kind == 'images' else 1}-ubyte"
     raise DataError(f"{directory}: there is neither {name} nor {name}.gz; {contents}")

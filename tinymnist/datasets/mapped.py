@@ -1,4 +1,4 @@
-"""Batches from images that stay on disk or in host memory: larger than memory, or altered anew in every epoch."""
+"""Images that stay on disk or in host memory: larger than memory, or altered anew in every epoch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tinymnist.batches import Batches
 from tinymnist.idx import DataError
 
 COUNTED = 4 << 20  # pixels that pixel_statistics counts at once
-WHOLE = 256 << 20  # bytes: a mapped file up to this size goes to the device as a whole
+LARGE = 256 << 20  # bytes: a mapped file up to this size goes to the device as a whole
 
 
 def map_file(path: str | os.PathLike) -> np.ndarray:
@@ -37,11 +37,11 @@ def release_pages(array):
 
 
 def read_rows(array, rows):
-    """array[rows]. Only these rows of a mapped file are read; through the mapping, each might load 2 MiB."""
+    """array[rows]. Only these rows of a mapped file are read; through the mapping, the system would read much more."""
     mapping = getattr(array, "_mmap", None)
     if mapping is None or not array[:1].flags.c_contiguous:
         return array[rows]
-    whole = array.base if isinstance(array.base, np.memmap) else array  # numpy gives slices its offset
+    whole = array.base if isinstance(array.base, np.memmap) else array  # a slice has the offset of the whole
     begin = whole.offset + array.ctypes.data - whole.ctypes.data  # in the file
     size, step = array[:1].nbytes, array.strides[0]
     try:
@@ -56,7 +56,8 @@ def read_rows(array, rows):
 
 def pixel_statistics(images):
     """The mean and standard deviation of pixels scaled to [0, 1], from a count of each byte. MNIST: 0.1307, 0.3081."""
-    counts, values, step = 0, np.arange(256) / 255, 1 + COUNTED // images[0].size
+    counts, values = 0, np.arange(256) / 255
+    step = 1 + COUNTED // images[0].size
     for begin in range(0, len(images), step):
         counts = counts + np.bincount(images[begin : begin + step].ravel(), minlength=256)
         release_pages(images)
@@ -66,7 +67,7 @@ def pixel_statistics(images):
 
 def make_batches(split, batch_size, device, alter=None):
     """Batches on the device, or HostBatches if the images are a large mapped file or `alter` is given."""
-    large = isinstance(split.images, np.memmap) and split.images.nbytes > WHOLE
+    large = isinstance(split.images, np.memmap) and split.images.nbytes > LARGE
     return HostBatches(split, batch_size, device, alter) if alter or large else Batches(split, batch_size, device)
 
 
@@ -81,6 +82,7 @@ class HostBatches(Batches):
         self.images, self.labels = split
 
     def take(self, indices, seed=0):
+        """As in Batches; the seed is for `alter`."""
         images = read_rows(self.images, indices)
         if self.alter is not None:
             images = self.alter(images, np.random.default_rng(seed))

@@ -22,9 +22,9 @@ LARGEST = 256  # larger pictures are reduced to this many pixels a side before t
 STROKE = 0.3  # strokes are narrower than this share of the picture; shadows and sheets of paper are wider
 TILT = 0.14  # ruled lines climb at most this share of their length, 8 degrees
 EDGE = 0.9  # a stroke has an edge along this share of its outline
-THICK = 0.6  # a spot of this share of the digit is no stroke; one in 4000 of MNIST's digits has one
-NORMAL = 0.2  # strokes wider than this share of the digit are made narrower; one in 16 of MNIST's digits has such
-FORMATS = ("PNG", "JPEG")
+THICK = 0.6  # strokes wider than this share of the digit are refused; one in 4000 of MNIST's digits has such
+WIDE = 0.2  # strokes wider than this share of the digit are made narrower; one in 16 of MNIST's digits has such
+AROUND = np.ones((3, 3))  # a pixel and its eight neighbours
 
 
 def read_picture(path: str | os.PathLike) -> np.ndarray:
@@ -36,8 +36,9 @@ def read_picture(path: str | os.PathLike) -> np.ndarray:
     picture = open_picture(path)
     try:
         for background in ("white", "black"):  # behind transparent pixels; black if nothing is visible on white
-            with contextlib.suppress(LookupError):  # no ink
-                return to_mnist(find_digit(lay_on(picture, background)))
+            ink = find_digit(lay_on(picture, background))
+            if ink is not None:
+                return to_mnist(ink)
         raise DataError("is blank; no ink stands out from the paper")
     except DataError as error:
         raise DataError(f"{os.fspath(path)}: {error}") from None
@@ -48,7 +49,7 @@ def open_picture(path):
     with report_errors(path):
         content = Path(path).read_bytes()
     try:
-        picture = Image.open(io.BytesIO(content), formats=FORMATS)
+        picture = Image.open(io.BytesIO(content), formats=("PNG", "JPEG"))
         picture.load()
         with contextlib.suppress(Exception):  # ignore a damaged EXIF block
             picture = ImageOps.exif_transpose(picture)
@@ -68,31 +69,31 @@ def lay_on(picture, colour):
 
 
 def find_digit(colours):
-    """The ink (H, W) of the one digit, 0 elsewhere. Raises LookupError without ink, DataError without one digit."""
+    """The ink (H, W) of the one digit, 0 elsewhere; None without ink. Raises DataError without one digit."""
     border = np.median(np.concatenate([colours[0], colours[-1], colours[:, 0], colours[:, -1]]), axis=0)
     change = colours - border
     ink = np.abs(change).max(axis=2)
-    if ink.max() < 16:  # less than a sixteenth of the scale is paper
-        raise LookupError
+    if ink.max() < 16:  # all is paper: it varies by less than a sixteenth of the scale
+        return None
     if ink.shape == (SIDE, SIDE):  # as small as MNIST's images, it has no details to remove
         return ink
-    # one_sided: the ink is all darker or all brighter than the border
-    one_sided = np.minimum(change.max(axis=(0, 1)), -change.min(axis=(0, 1))).max() < ink.max() / 5
+    darker, brighter = -change.min(axis=(0, 1)), change.max(axis=(0, 1))
+    one_sided = np.minimum(darker, brighter).max() < ink.max() / 5  # all ink is darker, or all is brighter
     if one_sided and fills_the_picture(ink):
         return ink
     colours = ndimage.gaussian_filter(colours, np.array([0.003, 0.003, 0]) * max(ink.shape))  # against noise
     channels = colours[:, :, :1] if (colours == colours[:, :, :1]).all() else colours
     greys = [grey for c in np.moveaxis(channels, 2, 0) for grey in (c, 255 - c)]  # for dark and for bright ink
-    found = sorted(zip(map(find_strokes, greys), greys), key=lambda one: one[0][0], reverse=True)
-    (_, ink, parts), grey = found[0]
-    for (_, other_ink, other_parts), _ in found[1:]:
+    found = sorted(((*find_strokes(grey), grey) for grey in greys), key=lambda each: each[0], reverse=True)
+    _, ink, parts, grey = found[0]
+    for _, other_ink, other_parts, _ in found[1:]:
         if is_paper(grey, parts, other_parts):
             return choose_parts(other_ink, other_parts)
     return choose_parts(ink, parts)
 
 
 def is_paper(grey, parts, inner):
-    """Whether the largest part is paper around the largest inner part, which stands out from it more than the table."""
+    """Whether the largest part is paper. Then it surrounds `inner`, which differs from it more than the table does."""
     if parts is None or inner is None or not parts.any() or not inner.any():
         return False
     (m, (rows, columns)), (n, (r, c)) = find_largest(parts), find_largest(inner)
@@ -115,7 +116,7 @@ def find_largest(parts):
 def fills_the_picture(ink):
     """Whether the picture was cut out at the edges of its digit: narrow strokes connect all four sides."""
     inside, m = ink > ink.max() / 2, 1 + max(ink.shape) // 20
-    parts, _ = ndimage.label(ink > ink.max() / 10, np.ones((3, 3)))
+    parts, _ = ndimage.label(ink > ink.max() / 10, AROUND)
     sides = parts[:m], parts[-m:], parts[:, :m], parts[:, -m:]
     connected = set.intersection(*(set(side[side > 0]) for side in sides))
     frame = any((side > 0).mean() > 0.95 for side in sides)
@@ -134,14 +135,14 @@ def find_strokes(grey):
     if ink.max() < noise:
         return 0, ink, None
     level = max(noise, 0.4 * np.percentile(ink[ink > max(noise, 0.2 * ink.max())], 75))
-    parts, count = ndimage.label(ink > level, np.ones((3, 3)))
+    parts, count = ndimage.label(ink > level, AROUND)
     # A stroke has an edge all around. The corner of a sheet, or of a shadow, has one on two sides only.
     outline = (parts > 0) & ~ndimage.binary_erosion(parts > 0)
     brightest = ndimage.grey_dilation(grey, 5)
     edges = brightest - ndimage.grey_erosion(grey, 5)
-    share = ndimage.mean((edges / (brightest + 40) > level)[outline], parts[outline], range(1, count + 1))
+    edge_share = ndimage.mean((edges / (brightest + 40) > level)[outline], parts[outline], range(1, count + 1))
     at_border = np.isin(range(1, count + 1), np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))
-    parts, count = ndimage.label(np.append(False, ~at_border & (share > EDGE))[parts], np.ones((3, 3)))
+    parts, count = ndimage.label(np.append(False, ~at_border & (edge_share > EDGE))[parts], AROUND)
     return max(ndimage.sum(edges * outline, parts, range(1, count + 1)), default=0), ink, parts
 
 
@@ -152,7 +153,7 @@ def remove_lines(ink):
     y, x = np.arange(len(padded))[:, None], np.arange(width)
 
     def measure(climb, x):
-        """The ink that nine tenths of each line's pixels reach (a digit fills less), and how far the line rises."""
+        """For each line, the ink that nine tenths of its pixels reach (a digit fills less); how far the lines rise."""
         rise, n = np.rint(climb * (x / width - 0.5)).astype(int), len(x) // 10
         return np.partition(padded[(y + rise).clip(0, len(y) - 1), x], n, axis=1)[:, n], rise
 
@@ -163,9 +164,12 @@ def remove_lines(ink):
 
 
 def choose_parts(ink, parts):
-    """The ink (H, W) of the parts that belong to the digit: the largest one, and those close to it; 0 elsewhere."""
+    """The ink (H, W) of the parts that belong to the digit: the largest one, and those close to it; 0 elsewhere.
+
+    Without parts: None.
+    """
     if parts is None:
-        raise LookupError
+        return None
     boxes, areas = ndimage.find_objects(parts), np.bincount(parts.ravel())[1:]
     sizes = [max(r.stop - r.start, c.stop - c.start) for r, c in boxes]
     if max(sizes, default=0) < 0.1 * max(ink.shape):
@@ -174,7 +178,7 @@ def choose_parts(ink, parts):
     holes = ndimage.binary_fill_holes(parts == main + 1) & (parts != main + 1)
     enclosed = [n for n in np.unique(parts[holes]) if n and sizes[n - 1] > 0.3 * sizes[main]]
     if enclosed:  # the largest part is a box, drawn around the digit
-        return choose_parts(ink, ndimage.label(np.isin(parts, enclosed), np.ones((3, 3)))[0])
+        return choose_parts(ink, ndimage.label(np.isin(parts, enclosed), AROUND)[0])
     rows, columns = boxes[main]
     gap, kept = 0.1 * sizes[main], [main + 1]
     for n, (r, c) in enumerate(boxes):
@@ -196,10 +200,10 @@ def draw_digit(ink, digit):
     size, depth = max(height, width), ndimage.distance_transform_edt(digit) - 0.5
     if 2 * depth.max() > THICK * size:
         raise DataError("holds no digit that can be read; its strokes are too thick")
-    excess = 4 * depth[digit].mean() - NORMAL * size  # a stroke is four times as wide as its mean depth
+    excess = 4 * depth[digit].mean() - WIDE * size  # a stroke is four times as wide as its mean depth
     if excess > 0:  # a marker: take off half of the excess on each side
         return (depth + 0.5 - excess / 2).clip(0, 1)
-    near = ndimage.binary_dilation(digit, np.ones((3, 3)), iterations=2)
+    near = ndimage.binary_dilation(digit, AROUND, iterations=2)
     return np.where(near, ink / np.percentile(ink[digit], 75), 0).clip(0, 1)
 
 
@@ -214,8 +218,8 @@ def to_mnist(grey: np.ndarray) -> np.ndarray:
     height, width = (max(1, round(n * scale)) for n in ink.shape)
     ink = np.asarray(Image.fromarray(ink.astype(np.float32)).resize((width, height), Image.BICUBIC), np.float64)
     if scale > 1:
-        # Enlarging makes edges `scale` pixels wide; this makes them one pixel wide again. With 0.6, the strokes of the
-        # embedded digits become as thick as MNIST's.
+        # Enlarging makes edges `scale` pixels wide; this makes them one pixel wide again. 0.6 makes the strokes of the
+        # embedded digits as thick as MNIST's.
         ink = (ink - 0.6) * scale + 0.5
     ink = ink.clip(0, 1) / ink.clip(0, 1).max()
     picture = np.zeros((SIDE, SIDE))
@@ -225,6 +229,6 @@ def to_mnist(grey: np.ndarray) -> np.ndarray:
 
 
 def find_start(mass):
-    """Where a row of masses starts if its centre is at 14, as in MNIST, or as near to 14 as the edges allow."""
+    """Where to put a row of masses, so that its centre is at 14, as in MNIST, or as near as the edges allow."""
     centre = (mass * np.arange(mass.size)).sum() / mass.sum()
     return int(np.clip(round(SIDE / 2 - centre), 0, SIDE - mass.size))

@@ -1,4 +1,4 @@
-"""The published data sets: https mirrors in the order of asking, and the SHA-256 of every file.
+"""The published data sets: https mirrors, the preferred one first, and the SHA-256 of every file.
 
 The files are those of yann.lecun.com/exdb/mnist and of github.com/zalandoresearch/fashion-mnist.
 """

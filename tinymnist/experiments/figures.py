@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import sys
 import webbrowser
@@ -47,7 +48,7 @@ def draw_curves(history, epoch_size, title, path, untrained=None):
     points, label = [point for e in history for point in e.curve], "training, single batches"
     if not points:  # each epoch is shorter than the log interval
         points, label = [((e.epoch - 0.5) * epoch_size, e.loss) for e in history], "training, mean of each epoch"
-    epochs, accuracies = zip(*((e.epoch, 100 * e.train_accuracy) for e in history))
+    epochs, accuracies = [e.epoch for e in history], [100 * e.train_accuracy for e in history]
     tests = [(e.epoch, e.test_loss, e.test_accuracy) for e in history]
     test_epochs, test_losses, test_accuracies = np.array([(0, *untrained), *tests] if untrained else tests).T
     left.plot(*zip(*points), marker="." if len(points) < 50 else "", lw=0.7, color="tab:blue", label=label)
@@ -91,21 +92,22 @@ def draw_predictions(images, labels, predicted, confidence, title, path):
 
     Images in colour, (N, H, W, 3), are drawn as they are.
     """
-    wide = 2 if images.shape[2] > 1.5 * images.shape[1] else 1
+    wide = 2 if images.shape[2] > 1.5 * images.shape[1] else 1  # 2: a picture next to what the network sees
     captions, colours, columns = [], [], min(8 // wide, len(images))
     for digit, p, label in zip(predicted, confidence, predicted if labels is None else labels):
         captions.append(f"{digit} ({100 * p:.1f} %)" + ("" if digit == label else f", is {label}"))
         colours.append("black" if digit == label else "tab:red")
-    figure, axes = new_figure(max(1.25 * wide * columns, 5), 1.45 * -(-len(images) // columns) + 0.5, title)
+    figure, axes = new_figure(max(1.25 * wide * columns, 5), 1.45 * math.ceil(len(images) / columns) + 0.5, title)
     draw_tiles(axes, images, captions, columns, colours, cmap="gray_r", vmin=0, vmax=255)
     return save_figure(figure, path)
 
 
-def draw_tiles(axes, images, captions, columns, colours=(), **style):
+def draw_tiles(axes, images, captions, columns, colours=None, **style):
     """Images (N, H, W) in rows of `columns`, all in one panel: a panel for each image takes ten times as long."""
     height, width = images.shape[1:3]
-    for n, (image, caption, colour) in enumerate(itertools.zip_longest(images, captions, colours)):
+    for n, (image, caption) in enumerate(zip(images, captions)):
         x, y = n % columns * 1.12 * width, n // columns * 1.3 * height
+        colour = colours[n] if colours else "black"
         picture = axes.imshow(image, extent=(x, x + width, y + height, y), interpolation="nearest", **style)
         axes.text(x + width / 2, y - 0.05 * height, caption, ha="center", fontsize=9, color=colour)
     axes.set(xlim=(0, 1.12 * columns * width), ylim=(y + height, -0.25 * height), anchor="N")
@@ -150,7 +152,8 @@ def draw_first_layer(model, path):
     images = weight.reshape(-1, *(weight.shape[2:] or model.image[1:]))
     n, largest = len(images), np.abs(images).max()
     columns = 5 if n == 10 else 8 if n <= 32 else 16
-    figure, axes = new_figure(max(0.8 * columns + 1.5, 7.5), max(0.95, 6 / columns) * -(-n // columns) + 0.8, title)
+    height = max(0.95, 6 / columns) * math.ceil(n / columns) + 0.8
+    figure, axes = new_figure(max(0.8 * columns + 1.5, 7.5), height, title)
     picture = draw_tiles(axes, images, range(n), columns, cmap="RdBu_r", vmin=-largest, vmax=largest)
     figure.colorbar(picture, label="weight", shrink=0.8)
     return save_figure(figure, path)

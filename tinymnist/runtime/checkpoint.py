@@ -1,7 +1,7 @@
 """Checkpoints: how a run is saved and how it is found again.
 
-The directory of a run holds its results, history.json, and its last two checkpoints. Each checkpoint is a directory,
-such as this one after three epochs and 128 batches of the fourth:
+The directory of a run holds its results, history.json, and at most its last two checkpoints. Each is a directory, such
+as this one after three epochs and 128 batches of the fourth:
 
     epoch-0003-batch-00128/model.params      the parameters; Gluon's load_parameters reads this file
                            optimizer.params  the state vectors of the update rule, if it has any
@@ -40,14 +40,14 @@ NAME = re.compile(r"epoch-(\d{4,})(?:-batch-(\d{5,}))?(?:\.(\d+))?")
 LARGEST = {"model.params": 1 << 30, "optimizer.params": 1 << 30, "run.json": 1 << 27}  # bytes
 DTYPES = {0: "float32", 1: "float64", 2: "float16"}  # by MXNet's numbers
 FIELDS = {  # the types of the fields in run.json
-    str: ("id", "rule", "data", "source", "where"),
+    str: ("id", "model", "rule", "data", "source", "where"),
     dict: ("hyper", "settings"),
     list: ("seen", "speed", "history"),
     int: ("examples", "epoch", "batch"),
     (int, float): ("mean", "std", "seconds"),
 }
-FIELD_ERRORS = (TypeError, ValueError, LookupError, AttributeError, OverflowError)  # what impossible fields raise
-BUILDERS = {make.__name__: make for make in models.MODELS.values()}
+FIELD_ERRORS = (TypeError, ValueError, LookupError, AttributeError, OverflowError)  # what wrong fields raise
+BUILDERS = {make.__name__: make for make in models.MODELS.values()}  # by the name in run.json
 
 
 @contextlib.contextmanager
@@ -104,7 +104,7 @@ def save_checkpoint(directory, run, check):
     finally:
         discard(part)
     others = [path for path in list_checkpoints(directory) if path != final]
-    spare = next(filter(read_state, others), None)  # the newest good one stays, in case the new one is damaged later
+    spare = next(filter(read_state, others), None)  # the newest undamaged one stays, in case the new one fails later
     check()
     for path in others:
         if path != spare:
@@ -113,20 +113,20 @@ def save_checkpoint(directory, run, check):
 
 
 def load(directory, model=None):
-    """Return (model, vectors, state) of the newest good checkpoint: state is "run" in run.json, vectors the rule's.
+    """Return (model, vectors, state) of the newest undamaged checkpoint: the rule's vectors, and "run" in run.json.
 
     A model that is not one of tinymnist's own must be given. Raises DataError if no checkpoint can be used.
     """
     state, arrays, damaged = newest(directory)
     for error in damaged:
         print(f"{error}; the checkpoint before it is used", file=sys.stderr)
-    try:
-        if model is None:
-            if state["model"] not in BUILDERS:
-                raise DataError(f"{directory}: holds a model that is not one of tinymnist's own; give it as `model`")
+    if model is None:
+        if state["model"] not in BUILDERS:
+            raise DataError(f"{directory}: holds a model that is not one of tinymnist's own; give it as `model`")
+        try:
             model = BUILDERS[state["model"]](**state["arguments"])
-    except (*FIELD_ERRORS, mx.MXNetError) as error:
-        raise DataError(f"{directory}: its checkpoint cannot be understood: {str(error)[:200]}") from error
+        except (*FIELD_ERRORS, mx.MXNetError) as error:
+            raise DataError(f"{directory}: its checkpoint cannot be understood: {str(error)[:200]}") from error
     model.mean, model.std = state["mean"], state["std"]
     saved = arrays.get("model.params", {})
     if {name: array.shape for name, array in saved.items()} != model.shapes:
@@ -134,10 +134,10 @@ def load(directory, model=None):
     model.allocate(dtype=next(iter(saved.values())).dtype)
     for name, value in model.parameters.items():
         value[:] = saved[name]
-    vectors, states = arrays.get("optimizer.params", {}), RULES[state["rule"]].states
-    if {name: vector.shape for name, vector in vectors.items()} != {str(i): (model.size,) for i in range(states)}:
+    vectors, count = arrays.get("optimizer.params", {}), RULES[state["rule"]].states
+    if {name: vector.shape for name, vector in vectors.items()} != {str(i): (model.size,) for i in range(count)}:
         raise DataError(f"{directory}: holds the state of another rule or model")
-    return model, [vectors[str(i)] for i in range(states)], state
+    return model, [vectors[str(i)] for i in range(count)], state
 
 
 def check_state(state):
@@ -148,12 +148,14 @@ def check_state(state):
                 raise ValueError(f"{name} is {str(state[name])[:40]!r}")
     if min(state["epoch"], state["batch"], state["examples"]) < 0:
         raise ValueError("epoch, batch and examples must be at least 0")
+    if len(state["seen"]) != state["batch"]:
+        raise ValueError(f"it has seen {len(state['seen'])} batches of {state['batch']}")
     if not (math.isfinite(state["mean"]) and 0 < state["std"] < math.inf):
         raise ValueError(f"mean is {state['mean']} and std {state['std']}")
     Settings(**state["settings"])
     Optimizer(state["rule"], **state["hyper"])
     epochs = [Epoch(**epoch) for epoch in state["history"]]
-    rows = [*state["seen"], state["speed"]]
+    rows = [*state["seen"], state["speed"]]  # of numbers; only lr may be None
     for epoch in epochs:
         plain = [x for name, x in vars(epoch).items() if name not in ("curve", "speed") and (name, x) != ("lr", None)]
         rows += [*epoch.curve, epoch.speed, plain]
@@ -275,7 +277,7 @@ def describe_run(run):
 
 
 def seal(state):
-    """JSON of a state and its SHA-256. A state has only one such text, so every changed byte is noticed."""
+    """JSON of a state and its SHA-256. read_checkpoint makes it anew and compares, so every changed byte is noticed."""
     text = json.dumps(state, sort_keys=True, indent=1)
     digest = hashlib.sha256(text.encode()).hexdigest()
     return json.dumps({"seal": digest, "run": state}, sort_keys=True, indent=1).encode()
@@ -291,6 +293,6 @@ def write_arrays(path, arrays):
         if all(written[name].asnumpy().tobytes() == array.asnumpy().tobytes() for name, array in arrays.items()):
             return hashlib.sha256(content).hexdigest()
     # It was not written: the disk is full or broken.
-    free, size = shutil.disk_usage(path.parent).free, sum(array.size for array in arrays.values()) * 8
+    free, size = shutil.disk_usage(path.parent).free, sum(array.size for array in arrays.values()) * 8  # bytes, at most
     code = errno.ENOSPC if free < size else errno.EIO
     raise OSError(code, os.strerror(code))

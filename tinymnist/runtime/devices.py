@@ -1,4 +1,4 @@
-"""Finds devices by name, and sums vectors over all devices, on one machine or many, with MXNet's KVStore."""
+"""Devices by name, the CPU's threads, and sums over all devices, on one machine or many, by MXNet's KVStore."""
 
 import hashlib
 import os
@@ -49,7 +49,7 @@ class Exchange:
 
     def __init__(self, devices, kvstore="local", timeout=60):
         self.devices, self.rank, self.workers = devices, 0, 1
-        self.member, self.store, self.keys = None, None, set()  # MXNet's KVStore, and the keys that it knows
+        self.member, self.store, self.keys = None, None, set()  # of machines.py; MXNet's KVStore; the keys it knows
         if kvstore == "dist_sync":
             self.member = machines.join(timeout)
             self.store, self.keys = self.member.store, self.member.keys
@@ -97,7 +97,7 @@ class Exchange:
         if (self.total(own if self.rank == 0 else np.zeros_like(own)) != own).any():
             raise ValueError(f"worker {self.rank} must have the same options, data and checkpoint as worker 0")
         for number, copies in enumerate(vectors):
-            for vector in copies if self.rank > 0 else copies[1:]:  # all but one are set to 0; the sum is that one
+            for vector in copies if self.rank > 0 else copies[1:]:
                 vector[:] = 0
             self.sum(copies, f"start {number}")
 

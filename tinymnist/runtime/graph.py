@@ -50,7 +50,7 @@ class Replay:
     def record(self, inputs):
         """Run the function. Returns (graph, arguments) and the results. An argument is an array, or i for inputs[i]."""
         copies = [x.copy() for x in inputs]  # so that the caller's arrays stay unmarked
-        for array in (*copies, *CONSTANTS.values()):  # `backward` without a graph removes the marks of constants
+        for array in (*copies, *CONSTANTS.values()):  # each time: `backward` without Replay removes marks of constants
             array.attach_grad("null")  # a mark gives a name; "null": no gradient
         with autograd.record(train_mode=autograd.is_training()):
             first, *others = self.function(*copies)
@@ -63,8 +63,8 @@ class Replay:
 def replay_step(optimizer, w, g, hyper):
     """A function without arguments that does what optimizer.step(w, g, **hyper) does, as one call of a graph.
 
-    The learning rate may be an array like w. A graph computes new arrays, so the step is recorded on stand-ins, and the
-    results replace w and the state.
+    The learning rate may be an array like w. The step is recorded on copies, and the graph writes its
+    results into w and the state.
     """
     arrays = [w, g, *optimizer.state]
     copies = [StandIn(array.copy()) for array in arrays]
@@ -112,13 +112,13 @@ def name_of(array):
 
 
 def build_graph(results, arguments):
-    """(graph, its arguments) for recorded arrays. `arguments` has, by name, what the graph may be called with.
+    """(graph, its arguments) for recorded arrays. `arguments`: by name, the arrays (or inputs) that it may use.
 
     Call it while autograd records.
     Raises ValueError if the recorded function used another array, or copied one.
     """
-    # get_symbol takes one array, so all results are joined by concat(reshape(result), …). get_children undoes first
-    # concat, then reshape.
+    # get_symbol takes one array, so all results are joined by concat(reshape(result), …). The two get_children
+    # undo concat and reshape.
     joined = nd.concat(*[nd.reshape(array, shape=(-1,)) for array in results], dim=0)
     graph = autograd.get_symbol(joined).get_children().get_children()
     names = graph.list_inputs()

@@ -26,7 +26,7 @@ class Member:
     """This process as the scheduler, a server or a worker: its store, and a thread that watches the other processes.
 
     MXNet cannot be interrupted, so the thread ends this process, with an error message and status 1, in two cases:
-    `expect` is not called again within `timeout` seconds (every exchange calls it), or heartbeats stop. The
+    what `expect` names takes more than `timeout` seconds (every exchange calls it), or heartbeats stop. The
     scheduler receives those of all processes, and all processes receive the scheduler's.
     """
 
@@ -57,7 +57,7 @@ class Member:
         now = time.monotonic()
         if self.what and now - self.since > self.timeout:
             return f"{self.what} took more than {self.timeout:g} seconds; another process may be dead"
-        # All connected? Silent for more than −1 seconds is everybody, but only after all are connected.
+        # Before all are connected, no process counts as silent for more than −1 seconds; afterwards, every one does.
         if self.store and not self.connected and self.is_silent(sum(GROUPS), -1):
             self.connected = now
             if self.what == CONNECTION:
@@ -85,7 +85,7 @@ class Member:
 def longest_silence(timeout):
     """Seconds without a heartbeat after which a process counts as dead, as a C int.
 
-    It is half of timeout − 5: the scheduler notices a death and ends, and then the others notice that it has ended.
+    Half of timeout − 5, as it passes twice: until the scheduler notices a death and ends; until the others notice that.
     """
     return int(min(timeout, 3e7) - 5) // 2
 

@@ -1,4 +1,4 @@
-"""Losses and accuracies of many batches. They stay on the device, as reading one waits until it is computed."""
+"""Losses and accuracies of many batches. They stay on the device until many are read, as each reading waits for it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 
 from tinymnist import loss
 from tinymnist.backend import mx, nd
-from tinymnist.runtime.graph import Replay
 
 TOGETHER = 100  # batches whose results are read at once
 
@@ -22,23 +21,13 @@ class BatchResult(NamedTuple):
     labels: nd.NDArray
 
 
-def make_forward(model, compile=True):
-    """A function of images, bytes (n, 1, H, W), and labels (n,). It returns [mean loss (1,), logits (n, K)]."""
-
-    def forward(images, labels):
-        logits = model(images)
-        return [loss.softmax_cross_entropy(logits, labels), logits]
-
-    return Replay(forward, model.parameters.values()) if compile else forward
-
-
-def evaluate_shares(forwards, shares):
-    """sum_results of all batches. shares[i] yields device i's part of each batch, or None; forwards[i] evaluates it."""
-
-    def run(parts):
-        return [BatchResult(*forward(*part), part[1]) for forward, part in zip(forwards, parts) if part]
-
-    results, tables = map(run, zip(*shares)), []
+def evaluate_shares(forwards, batches):
+    """sum_results of all batches. batches[i] yields device i's part of each, or None; forwards[i] evaluates it."""
+    results = (
+        [BatchResult(*forward(*part), part[1]) for forward, part in zip(forwards, parts) if part]
+        for parts in zip(*batches)
+    )
+    tables = []
     while unread := list(itertools.islice(results, TOGETHER)):
         tables.append(sum_results(unread))
     return np.concatenate(tables)
@@ -49,23 +38,13 @@ def sum_results(batches):
 
     Each batch is a list of the devices' BatchResults; None is skipped.
     """
-    table = np.zeros((len(batches), 3))
     found = [(number, result) for number, results in enumerate(batches) for result in results if result]
     if not found:
-        return table
+        return np.zeros((len(batches), 3))
     numbers, results = zip(*found)
     losses, logits, labels = (
         nd.concat(*(array.as_in_context(mx.cpu()) for array in column), dim=0) for column in zip(*results)
     )
-    sizes = np.array([len(result.labels) for result in results])
-    starts = np.cumsum(sizes) - sizes
-    right = np.add.reduceat(loss.is_correct(logits, labels).asnumpy(), starts, dtype=float)
-    rows = np.stack([sizes, sizes * losses.asnumpy().astype(float), right], axis=1)  # a row for each device's part
-    np.add.at(table, list(numbers), rows)
-    return table
-
-
-def average(table):
-    """(mean loss, accuracy) over all examples in a table of sums"""
-    examples, losses, correct = table.sum(axis=0)
-    return float(losses / examples), float(correct / examples)
+    sizes, correct = np.array([len(result.labels) for result in results]), loss.is_correct(logits, labels).asnumpy()
+    columns = (numbers, sizes), (numbers, sizes * losses.asnumpy()), (np.repeat(numbers, sizes), correct)
+    return np.stack([np.bincount(batch, values, len(batches)) for batch, values in columns], axis=1)

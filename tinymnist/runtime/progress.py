@@ -1,4 +1,4 @@
-"""What a training shows: a progress bar on stderr during an epoch, and a line of figures on stdout after it."""
+"""What a training shows: a progress bar on stderr during an epoch, and a line of numbers on stdout after it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def make_bar(total, **options):
 class Progress:
     """Prints HEADER. Its methods on_batch and on_epoch are callbacks for Run.train. Only a terminal gets the bar.
 
-    intervals=True also prints loss and speed every log interval. quiet=True prints nothing. Further callbacks are
-    called after these.
+    intervals=True also prints loss and speed every log interval. quiet=True prints nothing. It calls the arguments
+    on_batch and on_epoch after its own.
     """
 
     def __init__(self, run, *, quiet=False, intervals=False, on_batch=None, on_epoch=None):
-        self.quiet, self.intervals, self.bar = quiet, intervals, None
+        self.intervals, self.bar = intervals, None  # bar: None if quiet
         self.next_on_batch, self.next_on_epoch = on_batch, on_epoch
         if not quiet:
             total, done = len(run.train_split.labels), run.position.batch * run.settings.batch_size
@@ -42,11 +42,11 @@ class Progress:
 
     def write(self, line):
         """Print a line above the bar."""
-        if not self.quiet:
+        if self.bar is not None:
             self.bar.write(line, file=sys.stdout)
 
     def on_batch(self, run, examples):
-        if not self.quiet:
+        if self.bar is not None:
             self.show_batch(run, examples)
         if self.next_on_batch:
             self.next_on_batch(run, examples)
@@ -60,8 +60,8 @@ class Progress:
         text = f"epoch {position.epoch + 1}/{run.settings.epochs}" + ("" if loss is None else f" loss {loss:.3f}")
         self.bar.set_description_str(text, refresh=False)
         if self.intervals and position.seen and position.batch % run.settings.log_interval == 0:
-            figures = f"loss {loss:.4f}, {position.speed[-1]:,.0f} images/s"
-            self.write(f"      epoch {position.epoch + 1} batch {position.batch:5}: {figures}")
+            numbers = f"loss {loss:.4f}, {position.speed[-1]:,.0f} images/s"
+            self.write(f"      epoch {position.epoch + 1} batch {position.batch:5}: {numbers}")
         self.bar.update(examples)
 
     def on_epoch(self, run):
@@ -71,7 +71,7 @@ class Progress:
 
 
 def epoch_line(epoch, examples):
-    """A line of figures under HEADER"""
+    """A line of numbers under HEADER"""
     lr = "       –" if epoch.lr is None else f"{epoch.lr:8.4g}"
     return (
         f"{epoch.epoch:5} {epoch.loss:8.4f} {epoch.train_accuracy:10.4f} {epoch.test_loss:10.4f} "

@@ -20,7 +20,7 @@ from tinymnist.datasets.mapped import make_batches, pixel_statistics
 from tinymnist.idx import DataError
 from tinymnist.optim import Optimizer
 from tinymnist.runtime import checkpoint, devices
-from tinymnist.runtime.metrics import average, evaluate_shares, sum_results
+from tinymnist.runtime.metrics import evaluate_shares, sum_results
 from tinymnist.runtime.progress import Progress
 from tinymnist.runtime.settings import Epoch, Position, Settings
 from tinymnist.runtime.step import RESEED, Step, copy_model, has_dropout, reseed_dropout, share_batches
@@ -45,7 +45,7 @@ class Run:
         self.stop = False  # set it to end the run at the next batch from which it can be resumed
         self.stop_agreed = False  # by all workers: LossReader sets it when one has `stop` set
         self.id = os.urandom(8).hex()  # tells this run's checkpoints from those of others
-        self.locked = (), None  # of the locked directory: (path as given, real path), check
+        self.locked = (), None  # a directory's two names, as given and real, and its check
         self.reader = None  # the LossReader of this epoch
         if settings.one_cycle and "lr" not in optimizer.hyper:
             raise ValueError(f"{optimizer.name} has no learning rate, so it cannot have one cycle of it")
@@ -69,11 +69,10 @@ class Run:
         models = [model, *(copy_model(model, context) for context in contexts[1:])]
         optimizers = [Optimizer(optimizer.name, **optimizer.hyper) for _ in contexts]  # their state is this run's own
         self.optimizer = optimizers[0]
-        how = {"alter": augment.alter if settings.augment else None, "compile": settings.compile}
-        self.shares = self.exchange.shares()
+        alter, size = augment.alter if settings.augment else None, settings.batch_size
         self.steps = [
-            Step(twin, rule, self.train_split, settings.batch_size, share=share, **how)
-            for twin, rule, share in zip(models, optimizers, self.shares)
+            Step(twin, rule, self.train_split, size, share=share, alter=alter, compile=settings.compile)
+            for twin, rule, share in zip(models, optimizers, self.exchange.shares())
         ]
         batch_size = BATCH * len(contexts) * self.exchange.workers  # BATCH for each device
         self.test_batches = [make_batches(self.data.test, batch_size, context) for context in contexts]
@@ -84,14 +83,17 @@ class Run:
         return f"{self.model!r}, by {self.optimizer!r}: {where}{last}"
 
     def save(self, directory):
-        """Write a checkpoint into `directory`, from which `resume` continues. Returns its path.
+        """Write a checkpoint into `directory`, from which `resume` continues, bit for bit if `can_resume_here`.
 
-        With several workers, worker 0 does it. Raises DataError if it could not be written completely.
+        Returns its path. With several workers, worker 0 does it, and only after a batch at which all read the losses.
+        Raises DataError if it could not be written completely, ValueError at another batch.
         """
-        if self.exchange.rank > 0:
-            return None
         if self.reader and self.exchange.workers == 1:
             self.reader.read()  # completes position.seen, if on_batch saves
+        if self.reader and self.reader.unread:
+            raise ValueError("several workers can save only every log_interval batches, or by save_every")
+        if self.exchange.rank > 0:
+            return None
         with self.lock(directory) as check:
             return checkpoint.save_checkpoint(directory, self, check)
 
@@ -104,7 +106,7 @@ class Run:
         names, check = self.locked
         if directory is None or self.exchange.rank > 0:
             yield None
-        elif os.fspath(directory) in names or (names and os.path.realpath(directory) in names):
+        elif os.fspath(directory) in names or os.path.realpath(directory) in names:
             yield check
         else:
             with checkpoint.lock_run_directory(directory, self.id) as check:
@@ -182,21 +184,22 @@ class Run:
         order, seed = permutation(settings.seed, position.epoch, n), (settings.seed, position.epoch)
         self.reader, saved = LossReader(self), position.batch
         batches = [share_batches(s.batches, order, s.share, start=position.batch, seed=seed) for s in self.steps]
-        for shares in zip(*batches):  # one batch, divided among the devices
+        for parts in zip(*batches):  # one batch, divided among the devices
             if self.can_resume_here():
-                if save_every and position.batch - saved >= save_every:
+                due = save_every and position.batch - saved >= save_every
+                if due:
                     saved = position.batch
                     self.reader.read()  # completes position.seen, which is saved; all workers must do it
-                    if save and not self.stopping:  # a run that stops is saved by train
-                        self.save(save)
                 if self.stopping:
-                    self.reader.read()  # not in save, which only worker 0 does
-                    return False
+                    self.reader.read()
+                    return False  # train saves
+                if due and save:
+                    self.save(save)
                 if has_dropout(self.model):
                     reseed_dropout(*seed, position.batch, self.exchange.rank)
             size = min(settings.batch_size, n - position.batch * settings.batch_size)
             # forward and backward
-            results = [step.compute_gradient(share, size) for step, share in zip(self.steps, shares)]
+            results = [step.compute_gradient(part, size) for step, part in zip(self.steps, parts)]
             # the sum over all devices and workers
             self.exchange.sum([step.model.gradients for step in self.steps])
             # update
@@ -213,9 +216,9 @@ class Run:
     def finish_epoch(self):
         """Evaluate the test set, add this epoch to the history, and move the position to the next."""
         position, order = self.position, np.arange(len(self.data.test.labels))
-        shares = [share_batches(batches, order, share) for batches, share in zip(self.test_batches, self.shares)]
-        table = self.exchange.total(evaluate_shares([step.forward for step in self.steps], shares))
-        test_loss, test_accuracy = average(table)
+        batches = [share_batches(b, order, step.share) for b, step in zip(self.test_batches, self.steps)]
+        table = self.exchange.total(evaluate_shares([step.forward for step in self.steps], batches))
+        tested, test_loss, test_correct = table.sum(axis=0).tolist()
         sizes, losses, correct = np.array(position.seen).T
         examples = position.epoch * len(self.train_split.labels) + np.cumsum(sizes)
         curve = [[int(n), loss] for n, loss in zip(examples, losses.tolist())]
@@ -225,8 +228,8 @@ class Run:
             lr=self.current_hyper(self.batch_count // 2).get("lr"),
             loss=float(np.average(losses, weights=sizes)),
             train_accuracy=float(correct.sum() / sizes.sum()),
-            test_loss=test_loss,
-            test_accuracy=test_accuracy,
+            test_loss=test_loss / tested,
+            test_accuracy=test_correct / tested,
             curve=curve[interval - 1 :: interval],
             seconds=round(position.seconds, 3),
             speed=position.speed,
@@ -266,7 +269,7 @@ class LossReader:
                 batch = len(position.seen) + 1
                 self.diverge(batch, f"the loss of epoch {position.epoch + 1}, batch {batch} is {loss}")
             position.seen.append([int(examples), loss / examples, int(correct)])
-        if not np.isfinite(run.model.weights.asnumpy()).all():  # by the last update, after which no loss was computed
+        if not np.isfinite(run.model.weights.asnumpy()).all():  # no loss was computed after the last update
             batch = len(position.seen)
             self.diverge(batch, f"after epoch {position.epoch + 1}, batch {batch} weights are not finite")
         before = position.seconds
@@ -279,7 +282,7 @@ class LossReader:
 
 
 def fit(model, optimizer, data, *, progress=False, on_batch=None, on_epoch=None, save=None, save_every=0, **settings):
-    """Train `model` (initialized by the seed if it is not) with a fresh copy of `optimizer` on `data`. Returns the Run.
+    """Train `model` (initialized if it is not) with a fresh copy of `optimizer` on `data`. Returns the Run.
 
     progress=True prints a line per epoch, and a progress bar on a terminal. `settings` are those of Settings, the
     other arguments those of Run.train.
@@ -309,7 +312,7 @@ def resume(directory, data=None, *, model=None, **changes):
             )
     epochs_begun = state["epoch"] + 1 if state["batch"] else state["epoch"]
     if epochs_begun > settings.epochs:
-        raise ValueError(f"{directory} is in epoch {state['epoch'] + 1} already and cannot end after {settings.epochs}")
+        raise ValueError(f"{directory} is in epoch {epochs_begun} already and cannot end after {settings.epochs}")
     run = Run(model, Optimizer(state["rule"], **state["hyper"]), data or state["where"], settings)
     if state["data"] != run.fingerprint:
         raise DataError(f"{directory} began with other data ({state['source']}) than {run.data.source}")

@@ -1,4 +1,4 @@
-"""Settings: what decides a run. Position: where a run stands. Epoch: the results of one epoch."""
+"""Settings: the options of a run. Position: where a run stands. Epoch: the results of one epoch."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ WARMUP = 0.25  # one cycle: the learning rate rises during this share of all ste
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What decides a run besides model, rule and data.
+    """The options of a run, besides model, rule and data.
 
-    The learning rate of epoch e = 0, 1, … is lr · lr_decay^e. With one_cycle it is different in every step, as it is
-    multiplied by min(t / w, (1 − t) / (1 − w)), with t the share of all steps that are done, and w = WARMUP: it rises
-    from 0 in the first quarter of the steps, and then falls to 0 (L. Smith 2018).
+    The learning rate of epoch e = 0, 1, … is lr · lr_decay^e. With one_cycle, every step multiplies it by
+    min(t / w, (1 − t) / (1 − w)), t the share of all steps that are done, w = WARMUP: it rises from 0, then falls to 0
+    (L. Smith 2018).
     Raises ValueError for a value out of range.
     """
 
     epochs: int = 10
     batch_size: int = 100
     device: str = "cpu"
-    kvstore: str = "local"  # MXNet's name for how gradients are summed; "dist_sync": over machines, see machines.py
+    kvstore: str = "local"  # MXNet's name for how gradients are summed; "dist_sync": over processes, see machines.py
     timeout: float = 60  # seconds; with "dist_sync", all processes end within them after one has died
     seed: int = 0
     limit: int | None = None  # train on the first `limit` images only
@@ -34,7 +34,7 @@ class Settings:
     augment: bool = False  # shift, rotate, scale and bend training images a little, anew in every epoch
     lr_decay: float = 1.0
     one_cycle: bool = False
-    log_interval: int = 100  # batches between two looks at the loss and the speed
+    log_interval: int = 100  # batches between two readings of the loss and the speed
     compile: bool = True  # replay steps as static graphs; False runs the Python code of every operation
 
     def __post_init__(self):
@@ -43,13 +43,13 @@ class Settings:
                 object.__setattr__(self, name, value.item())
         for name, low in {"epochs": 0, "batch_size": 1, "seed": 0, "log_interval": 1, "limit": 1}.items():
             value = getattr(self, name)
-            if not (name == "limit" and value is None) and (not isinstance(value, int) or value < low):
+            if (name, value) != ("limit", None) and not (type(value) is int and value >= low):
                 raise ValueError(f"{name.replace('_', ' ')} must be a whole number of at least {low}, not {value!r}")
         if self.kvstore not in ("local", "dist_sync"):
             raise ValueError(f"there is no kvstore {self.kvstore!r}; they are local and dist_sync")
-        if not SHORTEST <= self.timeout < math.inf:
+        if not (isinstance(self.timeout, (int, float)) and SHORTEST <= self.timeout < math.inf):
             raise ValueError(f"timeout must be {SHORTEST} seconds or more, and finite, not {self.timeout!r}")
-        if not 0 < self.lr_decay <= 1:
+        if not (isinstance(self.lr_decay, (int, float)) and 0 < self.lr_decay <= 1):
             raise ValueError(f"lr decay must be above 0 and at most 1, not {self.lr_decay!r}")
 
     def learning_rate(self, lr, epoch, batch, batches):
@@ -76,8 +76,8 @@ class Position:
 class Epoch:
     """The results of an epoch. loss and train_accuracy were measured during the epoch, while the weights changed.
 
-    test_loss and test_accuracy were measured after it. Once per log interval, `curve` has [examples seen in all epochs,
-    loss of the batch]. `speed` is that of Position.
+    test_loss and test_accuracy were measured after it. Once per log interval, `curve` has [examples seen so far, loss
+    of the batch]. `speed` is that of Position.
     """
 
     epoch: int

@@ -9,15 +9,16 @@ import numpy as np
 from tinymnist.backend import autograd, mx, nd
 from tinymnist.datasets.mapped import HostBatches, make_batches
 from tinymnist.layers import Dropout
-from tinymnist.runtime.graph import replay_step
-from tinymnist.runtime.metrics import BatchResult, make_forward
+from tinymnist.loss import softmax_cross_entropy
+from tinymnist.runtime.graph import Replay, replay_step
+from tinymnist.runtime.metrics import BatchResult
 
-TAKEN = 64  # batches that are taken from the data at once: one `take` of many examples costs less than many of few
-RESEED = 16  # batches after which a model with dropout gets a new seed; a run can be resumed at these batches only
+GROUP = 64  # batches that are taken from the data at once: one large `take` costs less than many small ones
+RESEED = 16  # batches after which a model with dropout gets a new seed; it can be resumed at these batches only
 
 
 class Step:
-    """A model and its optimizer on one device. All devices divide each batch, and have the same weights after it.
+    """A model and its optimizer on one device. Each batch is divided among all devices; then all have equal weights.
 
     share = (i, n): this device has part i of the n parts of every batch. alter changes images at random.
     """
@@ -25,10 +26,15 @@ class Step:
     def __init__(self, model, optimizer, split, batch_size, *, share=(0, 1), alter=None, compile=True):
         self.model, self.optimizer, self.compile, self.share = model, optimizer, compile, share
         self.batches = make_batches(split, batch_size, model.weights.context, alter)
-        self.forward = make_forward(model, compile)
-        self.update_hyper, self.replay_update = None, None  # hyper-parameters of the recorded update, and the update
+        self.forward = Replay(self.run_model, model.parameters.values()) if compile else self.run_model
+        self.replay_update, self.update_hyper = None, None  # the recorded update, and its hyper-parameters
         self.lr = nd.zeros_like(model.weights)  # used if the learning rate changes in every step
         optimizer.allocate(model.weights)
+
+    def run_model(self, images, labels):
+        """[mean loss (1,), logits (n, K)] of images, bytes (n, 1, H, W), and labels (n,)"""
+        logits = self.model(images)
+        return [softmax_cross_entropy(logits, labels), logits]
 
     def compute_gradient(self, batch, size):
         """Fill model.gradients with this share's part of the gradient of the mean loss over `size` examples."""
@@ -60,22 +66,20 @@ class Step:
 def share_batches(batches, order, share, *, start=0, seed=()):
     """This share's part of each batch, from batch `start` on; None for a batch of which it has no example.
 
-    `share` is (number, shares). The seed is for `alter`, which changes images at random.
+    share = (i, n), as in Step. The seed is for `alter`, which changes images at random.
     """
-    number, shares = share
-    size = batches.batch_size
+    (i, n), size = share, batches.batch_size
     wholes = [order[begin : begin + size] for begin in range(start * size, len(order), size)]
-    parts = [whole[len(whole) * number // shares : len(whole) * (number + 1) // shares] for whole in wholes]
+    parts = [whole[len(whole) * i // n : len(whole) * (i + 1) // n] for whole in wholes]
     if isinstance(batches, HostBatches):  # one batch at a time, each with a seed of its own
-        seeds = [(*seed, batch, number) for batch in range(start, start + len(parts))]
-        return (batches.take(part, s) if len(part) else None for part, s in zip(parts, seeds))
+        return (batches.take(part, (*seed, batch, i)) if len(part) else None for batch, part in enumerate(parts, start))
     return take_groups(batches, parts)
 
 
 def take_groups(batches, parts):
-    """The examples of each part, taken from the data for many parts at once, and then cut into slices."""
-    for first in range(0, len(parts), TAKEN):
-        group = parts[first : first + TAKEN]
+    """The examples of each part: taken for GROUP parts at once, then cut into slices."""
+    for first in range(0, len(parts), GROUP):
+        group = parts[first : first + GROUP]
         if any(map(len, group)):
             images, labels = batches.take(np.concatenate(group))
         end = 0
@@ -86,7 +90,7 @@ def take_groups(batches, parts):
 
 def copy_model(model, device):
     """The same network, with the same weights, on another device"""
-    twin = copy.copy(model)
+    twin = copy.copy(model)  # a deep copy, see network.py
     twin.allocate(device, model.weights.dtype).weights[:] = model.weights.as_in_context(device)
     return twin
 
@@ -95,7 +99,6 @@ def has_dropout(model):
     return any(isinstance(layer, Dropout) and layer.rate for layer in model.layers)
 
 
-def reseed_dropout(seed, epoch, batch, worker):
-    """Seed MXNet by epoch, batch and worker. Worker 0 gets the seed of a training in a single process."""
-    numbers = (seed, epoch, batch, worker) if worker else (seed, epoch, batch)
+def reseed_dropout(*numbers):
+    """Seed MXNet by the run's seed, the epoch, the batch and the worker."""
     mx.random.seed(int(np.random.SeedSequence(numbers).generate_state(1)[0] >> 1))  # 31 bits, as MXNet takes an int
