@@ -17,7 +17,7 @@ from tinymnist.checks import check_images, check_split
 from tinymnist.datasets.load import load_test_split
 from tinymnist.datasets.mapped import map_file
 from tinymnist.experiments import figures
-from tinymnist.experiments.evaluation import confusion_matrix, find_mistakes
+from tinymnist.experiments.evaluation import confusion_matrix, find_mistakes, is_disputed
 from tinymnist.idx import replace_file
 from tinymnist.runtime import checkpoint
 
@@ -48,9 +48,11 @@ class Predictions(NamedTuple):
     labels: np.ndarray | None
     predicted: np.ndarray
     confidence: np.ndarray
+    disputed: np.ndarray | None  # labels of MNIST that people dispute
 
     def describe(self, n):
-        truth = "" if self.labels is None else f"; it is {self.labels[n]}"
+        mark = "?" if self.disputed is not None and self.disputed[n] else ""
+        truth = "" if self.labels is None else f"; it is {self.labels[n]}{mark}"
         return f"{self.names[n]}: {self.predicted[n]} with probability {self.confidence[n]:.4f}{truth}"
 
 
@@ -144,8 +146,14 @@ def print_evaluation(found, matrix, mistakes, shown):
         recall = f"{row[digit] / row.sum():.4f}" if row.sum() else "–"
         print(f"{digit:5} " + "".join(f"{n or '·':>6}" for n in row.tolist()) + f"{recall:>10}")
     if len(mistakes) and shown:
-        print(f"\nthe most confident of {len(mistakes):,} mistakes")
+        print(f"\nthe most confident of {len(mistakes):,} mistakes{count_disputed(found, mistakes)}")
         print(*map(found.describe, mistakes[:shown]), sep="\n")
+
+
+def count_disputed(found, mistakes):
+    """Half a sentence, or nothing"""
+    n = found.disputed[mistakes].sum()
+    return f"; {n} have one of MNIST's {found.disputed.sum()} disputed labels, marked by ?" if n else ""
 
 
 def draw(directory, model, found, matrix, mistakes, pictures):
@@ -153,7 +161,8 @@ def draw(directory, model, found, matrix, mistakes, pictures):
     directory.mkdir(parents=True, exist_ok=True)
 
     def draw_some(some, title, name):
-        return figures.draw_predictions(*select(found[1:], some), title, directory / name)
+        *arrays, disputed = select(found[1:], some)
+        return figures.draw_predictions(*arrays, title, directory / name, disputed)
 
     if pictures:
         from tinymnist.datasets.pictures import lay_on, open_picture
@@ -167,6 +176,7 @@ def draw(directory, model, found, matrix, mistakes, pictures):
         paths.append(figures.draw_confusion(matrix, directory / "confusion.png"))
         if len(mistakes):
             title = f"the {len(mistakes[:SHOWN])} most confident of {len(mistakes):,} mistakes"
+            title += count_disputed(found, mistakes)
             paths.append(draw_some(mistakes[:SHOWN], title, "mistakes.png"))
     return [*paths, figures.draw_first_layer(model, directory / "first-layer.png")]
 
@@ -177,7 +187,8 @@ def predict(args):
     names, images, labels = read_images(args, model, state["where"])
     probabilities = tm.predict(model, images)
     classes = probabilities.shape[1]
-    found = Predictions(names, images, labels, probabilities.argmax(1), probabilities.max(1))
+    disputed = None if labels is None else is_disputed(labels)
+    found = Predictions(names, images, labels, probabilities.argmax(1), probabilities.max(1), disputed)
     matrix = mistakes = None
     if labels is not None and not args.index:
         matrix = confusion_matrix(labels, found.predicted, classes)

@@ -8,11 +8,11 @@ resumable, distributed training), datasets, experiments.
 MXNet's words that one must know:
     nd                         arrays, much like numpy's. x[a:b] and x.reshape are views; x[:, a:b] can be a copy.
     ctx, context, device       one thing: where an array is, CPU or GPU. x.as_in_context(d) is x on d.
-    nd.take(x, i)              x[i]. nd.concat(x, y, dim=1): np.concatenate([x, y], 1). nd.dot: @. nd.cast: x.astype.
-    nd.pick(x, i)              from each row n the number x[n, i[n]].
+    nd.take(x, i)              x[i], 0 ≤ i < len(x). nd.concat(x, y, dim=1): np.concatenate([x, y], 1). nd.dot: @.
+    nd.cast(x, dtype=t)        x.astype(t). nd.pick(x, i): from each row n the number x[n, i[n]].
     nd.slice(x, a, b, s)       x[a[0]:b[0]:s[0], a[1]:b[1]:s[1], …]. nd.slice_axis: along one axis. x.split: np.split.
     x.asnumpy(), x.asscalar()  x as numpy's array, as a number. MXNet computes in the background; these two wait for it.
-    mark_variables([w], [g])   backward writes the gradient of w into g. w.attach_grad() makes a g; "null": g stays 0.
+    mark_variables([w], [g])   backward writes w's gradient into g. attach_grad() makes a g; with "null" it stays 0.
     autograd.record()          MXNet writes down the operations in this block; is_training() is true: dropout is on.
     loss.backward()            goes back through them and fills the g of each marked w.
     stop_gradient(x)           x, through which no gradient flows.

@@ -11,7 +11,8 @@ from tinymnist.optim import Optimizer
 def check_images(model, images, name="the images"):
     """The images as bytes (N, H, W). A single image (H, W) and other types of whole numbers, 0 to 255, are accepted.
 
-    Raises DataError for anything else, for first images of 0 and 1 only, and for a model without usable weights.
+    Raises DataError for anything else, if the largest pixel of the first 100 images is 1, and for a model without
+    usable weights.
     """
     if model.weights is None:
         raise DataError(f"{model!r} has no weights yet; call its method initialize first, or load it by tm.resume")

@@ -43,7 +43,7 @@ def read(file: str | os.PathLike | io.IOBase) -> np.ndarray:
         stream = gzip.GzipFile(fileobj=stream) if compressed else stream
         shape, dtype = read_header(stream)
         size = math.prod(shape) * dtype.itemsize
-        if compressed and size > max(64 << 20, 64 * len(content)):  # over 64 MiB and over 64 times the file
+        if compressed and size > max(64 << 20, 64 * len(content)):  # a bomb? over 64 MiB and over 64 times the file
             raise DataError(f"{len(content):,} compressed bytes cannot be trusted to contain {size:,} bytes of data")
         array = np.frombuffer(read_data(stream, size), dtype).reshape(shape)
         return array.astype(dtype.newbyteorder("="), copy=False)  # "=": the byte order of this computer
@@ -52,7 +52,7 @@ def read(file: str | os.PathLike | io.IOBase) -> np.ndarray:
 def write(file: str | os.PathLike | io.IOBase, array: np.ndarray) -> None:
     """Write `array` to a path or an open binary file. A path that ends in .gz is compressed.
 
-    The file appears only when it is complete: if writing fails, an old file stays as it was, and DataError is
+    A path's file appears only when it is complete: if writing fails, an old file stays as it was, and DataError is
     raised. Raises ValueError for an array that IDX cannot hold.
     """
     array = np.asarray(array)
@@ -81,7 +81,8 @@ def read_header(stream):
     if len(sizes) < 4 * magic[3]:
         raise DataError(f"{len(sizes)} of {4 * magic[3]} shape bytes are there; the file is cut short")
     shape, dtype = tuple(np.frombuffer(sizes, ">u4").tolist()), TYPES[magic[2]]
-    if len(shape) > 32 or math.prod(n or 1 for n in shape) * dtype.itemsize >= 1 << 63:  # numpy 1 holds no more
+    # The limits of numpy 1, for which a size of 0 counts as 1
+    if len(shape) > 32 or math.prod(n or 1 for n in shape) * dtype.itemsize >= 1 << 63:
         raise DataError(f"impossible shape {shape}; at most 32 dimensions and less than 2^63 bytes can be read")
     return shape, dtype
 

@@ -1,6 +1,7 @@
 """Initial values of a weight (out, in) or (out, in, kh, kw): outputs, inputs, kernel height and width.
 
-Outputs with equal weights would stay equal, so weights are random. Biases start at 0, as in Gluon.
+If all weights of each layer were equal, hidden outputs would stay equal, so weights are random. Biases start at 0, as
+in Gluon.
 
 MXNet draws the numbers: after `mx.random.seed(n)` it draws the same ones again. The defaults are Gluon's.
 """

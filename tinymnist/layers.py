@@ -82,7 +82,7 @@ class Dropout(Layer):
 
 
 class Flatten(Layer):
-    """(C, H, W, N) -> (N, C · H · W), done by the network. It is a layer, as in Gluon: "7.weight" follows layer 6."""
+    """(C, H, W, N) -> (N, C · H · W), done by the network. A layer so that numbers are Gluon's: "7.weight" in lenet."""
 
     takes_vectors = True
 

@@ -89,7 +89,7 @@ def index_table(size, kernel, stride, pad, dilate, device):
         3 4 6 7    pixel (1, 0)
         4 5 7 8    pixel (1, 1)
         9 9 9 9    after the nine pixels, a row of ones, which conv2d appends for the bias
-    In general, pixel (i, j) of window (p, q) is pixel (p · stride + i · dilate, q · stride + j · dilate) of the image.
+    In general, pixel (i, j) of window (p, q) is pixel (p · stride + i · dilate, q · stride + j · dilate) after padding.
     size is (channels, height, width) before padding. Returns (C · KH · KW + 1, OH, OW), int32, for OH × OW windows.
     """
     channels, *image = size
@@ -108,7 +108,7 @@ def slice_windows(x, axis, count, kernel, stride):
     With kernel 2 and stride 2, the pixels a b c d give [a c] and [b d]; their maximum is max-pooling.
     """
     if kernel == stride > 1:
-        # Windows that touch: split the axis, reshaped to (count, kernel); faster. (split(1) would return no list.)
+        # Windows that touch: reshape the axis to (count, kernel), then split; faster. (split(1) returns a bare array.)
         if x.shape[axis] > count * kernel:
             x = nd.slice_axis(x, axis=axis, begin=0, end=count * kernel)
         before, after = x.shape[:axis], x.shape[axis + 1 :]

@@ -14,6 +14,7 @@ from PIL import Image
 
 import tinymnist as tm
 from tinymnist.datasets.pictures import read_picture
+from tinymnist.datasets.published import DISPUTED
 from tinymnist.runtime import checkpoint
 
 predict = command("predict")
@@ -70,6 +71,23 @@ def test_evaluation_counts_and_lists_mistakes(words, probabilities, capsys):
     assert f"the most confident of {len(wrong)} mistakes\n" in out
     expected = describe([f"image {n}" for n in wrong[:5]], probabilities[wrong], TEST.labels[wrong])
     assert re.findall("image .*", out) == expected
+
+
+def test_disputed_labels_of_mnist_are_marked(capsys):
+    """Images that have the labels of MNIST's test images at the disputed places"""
+    numbers, rows = list(DISPUTED), np.arange(10_000) % 300
+    labels = TEST.labels[rows]
+    labels[numbers] = list(DISPUTED.values())
+    tm.idx.write("many", TEST.images[rows])
+    for names, path in ((numbers, "labels-a"), ([], "labels-b")):  # in the second file, one label is another
+        tm.idx.write(path, labels)
+        assert predict("run --mistakes 10000 --figures figures --images many --labels", path) == 0
+        out = capsys.readouterr().out
+        marked = {int(n) for n in re.findall(r"image (\d+): .* it is \d\?", out)}
+        predicted = {int(n) for n in re.findall(r"image (\d+): ", out)}
+        assert marked == predicted & set(names) and bool(marked) == bool(names)
+        assert (f"{len(marked)} have one of MNIST's 15 disputed labels, marked by ?" in out) == bool(names)
+        labels[numbers[0]] = 7
 
 
 def test_index_selects_images(probabilities, capsys):

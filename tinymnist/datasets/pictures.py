@@ -69,7 +69,11 @@ def lay_on(picture, colour):
 
 
 def find_digit(colours):
-    """The ink (H, W) of the one digit, 0 elsewhere; None without ink. Raises DataError without one digit."""
+    """The ink (H, W) of the one digit, 0 elsewhere; None without ink. Raises DataError without one digit.
+
+    An image of MNIST, or one cut out at the digit, is all ink and paper: ink is what differs from the border. In any
+    other picture, ink is what find_strokes finds in red, green or blue, dark or bright: the best score wins.
+    """
     border = np.median(np.concatenate([colours[0], colours[-1], colours[:, 0], colours[:, -1]]), axis=0)
     change = colours - border
     ink = np.abs(change).max(axis=2)
@@ -83,17 +87,20 @@ def find_digit(colours):
         return ink
     colours = ndimage.gaussian_filter(colours, np.array([0.003, 0.003, 0]) * max(ink.shape))  # against noise
     channels = colours[:, :, :1] if (colours == colours[:, :, :1]).all() else colours
-    greys = [grey for c in np.moveaxis(channels, 2, 0) for grey in (c, 255 - c)]  # for dark and for bright ink
+    greys = [grey for c in np.moveaxis(channels, 2, 0) for grey in (c, 255 - c)]  # the ink is dark in one of them
     found = sorted(((*find_strokes(grey), grey) for grey in greys), key=lambda each: each[0], reverse=True)
     _, ink, parts, grey = found[0]
-    for _, other_ink, other_parts, _ in found[1:]:
+    for _, other_ink, other_parts, _ in found[1:]:  # a sheet on a table has a high score, too
         if is_paper(grey, parts, other_parts):
             return choose_parts(other_ink, other_parts)
     return choose_parts(ink, parts)
 
 
 def is_paper(grey, parts, inner):
-    """Whether the largest part is paper. Then it surrounds `inner`, which differs from it more than the table does."""
+    """Whether the largest of the parts is a sheet of paper on a table, and the largest of `inner` the digit on it.
+
+    Then it surrounds the digit, and differs more from the digit's ink than from the table.
+    """
     if parts is None or inner is None or not parts.any() or not inner.any():
         return False
     (m, (rows, columns)), (n, (r, c)) = find_largest(parts), find_largest(inner)
@@ -125,7 +132,11 @@ def fills_the_picture(ink):
 
 
 def find_strokes(grey):
-    """Strokes, darker than the paper. Returns a score, the ink (H, W), and its parts, numbered from 1."""
+    """Strokes: what is darker than the paper, narrow, and has an edge all around.
+
+    Returns a score, the sum of the edges; the ink (H, W), about 0 to 1; and its connected parts (H, W): 1, 2, … at the
+    pixels of each, 0 on paper, or None if there is only noise.
+    """
     # A closing fills what is dark and narrow. It leaves the paper, with its shadows and edges.
     size = int(STROKE * max(grey.shape)) | 1
     paper = ndimage.grey_closing(np.pad(grey, size, "edge"), size)[size:-size, size:-size]
@@ -136,7 +147,7 @@ def find_strokes(grey):
         return 0, ink, None
     level = max(noise, 0.4 * np.percentile(ink[ink > max(noise, 0.2 * ink.max())], 75))
     parts, count = ndimage.label(ink > level, AROUND)
-    # A stroke has an edge all around. The corner of a sheet, or of a shadow, has one on two sides only.
+    # Remove parts at the border and parts without an edge all around: the corner of a sheet has one on two sides only.
     outline = (parts > 0) & ~ndimage.binary_erosion(parts > 0)
     brightest = ndimage.grey_dilation(grey, 5)
     edges = brightest - ndimage.grey_erosion(grey, 5)

@@ -1,4 +1,4 @@
-"""The published data sets: https mirrors, the preferred one first, and the SHA-256 of every file.
+"""The published data sets: https mirrors, the preferred one first, the SHA-256 of every file, and disputed labels.
 
 The files are those of yann.lecun.com/exdb/mnist and of github.com/zalandoresearch/fashion-mnist.
 """
@@ -29,3 +29,9 @@ SHA256 = {
         "t10k-labels-idx1-ubyte.gz": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
     },
 }
+# Test images of MNIST whose label at most two of five people chose, and these labels. C. Northcutt, A. Athalye,
+# J. Mueller 2021, "Pervasive label errors in test sets destabilize machine learning benchmarks".
+DISPUTED = {
+    947: 8, 1621: 0, 1901: 9, 2130: 4, 2462: 2, 2597: 5, 2654: 6, 3520: 6, 3558: 5, 5937: 5, 6651: 0, 6783: 1, 8527: 4,
+    9679: 6, 9729: 5,
+}  # fmt: skip
