@@ -73,7 +73,7 @@ def make_parser():
     add("--quiet", action="store_true", help="print only the last line")
     p.epilog = "learning rates:\n"
     for model in tm.models.MODELS:
-        rates = {rule: recipes.HYPER[model].get(rule, {}).get("lr") for rule in tm.optim.RULES}
+        rates = {rule: recipes.HYPER[model][rule].get("lr") for rule in tm.optim.RULES}
         p.epilog += f"  {model:12} " + "  ".join(f"{rule} {lr:g}" for rule, lr in rates.items() if lr) + "\n"
     return p
 

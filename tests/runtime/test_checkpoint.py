@@ -100,6 +100,11 @@ def test_a_run_that_on_batch_saves_keeps_the_losses_of_all_batches(batch, data, 
     assert bits(tm.resume(directory, data).train()) == bits(expected)
 
 
+def test_a_name_that_mxnet_cannot_write_is_one_sentence(data, tmp_path):
+    with pytest.raises(tm.DataError, match=r"no checkpoint can be written: .*surrogates not allowed"):
+        make_run(data).save(os.fsdecode(bytes(tmp_path / "run-") + b"\xff"))
+
+
 def test_several_workers_save_only_where_all_have_read_the_losses(data, directory):
     def on_batch(run, examples):
         if run.position.batch in (4, 6):
@@ -185,7 +190,7 @@ def test_another_format_is_neither_read_nor_removed(data, directory):
     reseal(directory / "epoch-0000", version=2)
     with pytest.raises(tm.DataError, match="epoch-0000: has format 2, of another version of tinymnist, not 1"):
         tm.resume(directory, data)
-    with pytest.raises(tm.DataError, match="holds another run"):
+    with pytest.raises(tm.DataError, match="holds another or a damaged run"):
         make_run(data).save(directory)
 
 
@@ -495,7 +500,7 @@ def test_two_runs_cannot_save_into_one_directory(data, directory):
         run.save(directory)  # it has the lock
 
     first.train(save=directory, on_batch=on_batch)
-    refuse_second("holds another run; resume that one, or save into another directory")
+    refuse_second("holds another or a damaged run; resume it, or save into another directory")
     assert second.position.batch == 0
     assert names(directory) == ["epoch-0001-batch-00010", "epoch-0002", "history.json"]
     assert bits(tm.resume(directory, data)) == bits(first)

@@ -81,7 +81,7 @@ train --limit 0                                limit must be a whole number of a
 train --hold-out 0                             of 1,497 training images 1 to all but one can be held out, not 0
 train --hold-out 1497                          of 1,497 training images 1 to all but one can be held out, not 1,497
 train --save-every -1                          save every must be a whole number of at least 0, not -1
-train --save run                               run: holds another run; resume that one, or save into another directory
+train --save run                               run: holds another or a damaged run; resume it, or save into another
 train --resume run/epoch-0001                  run/epoch-0001: is a checkpoint; name the directory of its run, run
 train --resume run --rate 0                    --rate cannot be given with --resume: the saved run has its own
 train --resume run --lr 1                      --lr cannot be given with --resume

@@ -126,6 +126,10 @@ def test_the_arrays_of_keras_are_loaded(tmp_path):
             DataError, match=r"labels.npz, y_train: labels are .*; they must be whole numbers from 0 to"
         ):
             load(tmp_path / "labels.npz")
+    with open(tmp_path / "other.npz", "wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(DataError, match=r"other\.npz: cannot be read"):
+        load(tmp_path / "other.npz")
     (tmp_path / "damaged.npz").write_bytes((tmp_path / "mnist.npz").read_bytes()[:200])
     with pytest.raises(DataError, match=r"damaged\.npz: cannot be read"):
         load(tmp_path / "damaged.npz")
@@ -177,7 +181,7 @@ def test_data_is_found_in_the_documented_order(tmp_path, monkeypatch, capfd):
 
 def test_requested_data_is_never_replaced_by_digits(tmp_path, monkeypatch):
     for name, sentence in [
-        ("mnist", "mnist: none of its 3 mirrors answers within 3 seconds; go online once, or put its four files into "),
+        ("mnist", "mnist: none of its 3 mirrors answers within 3 seconds; go online once, or put its four .gz files"),
         ("fashion-mnist", "fashion-mnist: none of its 3 mirrors answers within 3 seconds"),
         (
             "nowhere",

@@ -241,7 +241,7 @@ print(tm.load().name, time.monotonic() - start < 5)
 def test_an_offline_user_gets_digits_within_five_seconds(cache):
     status, out, err = finish(start(python=["-c", OFFLINE], cwd=ROOT))
     assert (status, out, err.count("\n")) == (0, "digits True\n", 1)
-    assert "mnist: none of its 3 mirrors answers within 3 seconds; go online once, or put its four files into" in err
+    assert "mnist: none of its 3 mirrors answers within 3 seconds; go online once, or put its four .gz files" in err
     assert "Using the embedded digits, which are not MNIST." in err and not any(cache.rglob("*"))
 
 

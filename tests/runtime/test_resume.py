@@ -13,6 +13,7 @@ from runs import RULES, SMALL, bits, digits, make_run, stop_at
 import tinymnist as tm
 from tinymnist.backend import nd
 from tinymnist.batches import Split
+from tinymnist.runtime.progress import Progress
 from tinymnist.runtime.run import LossReader
 
 
@@ -165,6 +166,18 @@ def test_without_dropout_a_run_stops_at_any_batch(data):
 def test_a_rule_without_a_learning_rate_has_no_cycle_of_it(data):
     with pytest.raises(ValueError, match=r"^adadelta has no learning rate, so"):
         make_run(data, rule="adadelta", one_cycle=True)
+    with pytest.raises(ValueError, match=r"the optimizer must be one such as"):
+        tm.fit(tm.mlp(), "adadelta", data, one_cycle=True)
+
+
+def test_the_bar_of_a_resumed_epoch_forgets_where_it_began(data, monkeypatch):
+    """Before it is drawn again, or it would show a speed below zero."""
+    bar, begins = Mock(n=330, total=330, initial=200), []
+    bar.reset.side_effect = lambda: begins.append(bar.initial)
+    monkeypatch.setattr("tinymnist.runtime.progress.make_bar", lambda total, **options: bar)
+    run = make_run(data)
+    Progress(run).on_batch(run, 10)
+    assert begins == [0]
 
 
 def test_python_stays_eight_batches_ahead_of_the_device_at_most(data):

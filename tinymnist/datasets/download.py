@@ -30,6 +30,7 @@ def fetch(name: str) -> Path:
     """Return the directory of a published data set, after downloading files that are missing or not the published ones.
 
     A file that is not the published one, and that no mirror can replace, is used as it is, with a warning on stderr.
+    An unpacked file beside them is used instead (see load.find_file), and is not compared.
     """
     directory, sums = cache_directory(name), SHA256[name]
     missing = [file for file in sums if not (directory / file).exists()]
@@ -63,7 +64,7 @@ def download(name, files, directory):
     if not mirrors:
         places = f"{directory} or a directory that $TINYMNIST_DATA names"
         found = f"none of its {len(MIRRORS[name])} mirrors answers within {PATIENCE} seconds"
-        raise DataError(f"{name}: {found}; go online once, or put its four files into {places}")
+        raise DataError(f"{name}: {found}; go online once, or put its four .gz files into {places}")
     print(f"downloading {name} from {mirrors[0]} into {directory}", file=sys.stderr)
     progress_bar = sys.stderr.isatty() and importlib.util.find_spec("tqdm") is not None
     get = pooch.HTTPDownloader(progress_bar, timeout=(PATIENCE, STALL), hooks={"response": check_response})

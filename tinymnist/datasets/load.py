@@ -105,10 +105,11 @@ def describe_sizes(train, test):
 def read_npz(path, part):
     """The training or the test examples in a file such as Keras's mnist.npz."""
     x, y = ("x_train", "y_train") if part == "train" else ("x_test", "y_test")
+    errors = (OSError, KeyError, ValueError, EOFError, AttributeError, TypeError, RuntimeError, zlib.error)  # numpy's
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return make_split(arrays[x], arrays[y], f"{path}, {x}", f"{path}, {y}")
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (*errors, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: cannot be read: {error}; expected the arrays {x} and {y}") from error
 
 

@@ -41,7 +41,7 @@ def read_rows(array, rows):
     mapping = getattr(array, "_mmap", None)
     if mapping is None or not array[:1].flags.c_contiguous:
         return array[rows]
-    whole = array.base if isinstance(array.base, np.memmap) else array  # a slice has the offset of the whole
+    whole = array.base if isinstance(array.base, np.memmap) else array  # numpy copies the attribute offset to slices
     begin = whole.offset + array.ctypes.data - whole.ctypes.data  # in the file
     size, step = array[:1].nbytes, array.strides[0]
     try:

@@ -69,7 +69,7 @@ def lay_on(picture, colour):
 
 
 def find_digit(colours):
-    """The ink (H, W) of the one digit, 0 elsewhere; None without ink. Raises DataError without one digit.
+    """The ink (H, W) of the one digit, 0 elsewhere; None without ink. Raises DataError if the ink is not one digit.
 
     An image of MNIST, or one cut out at the digit, is all ink and paper: ink is what differs from the border. In any
     other picture, ink is what find_strokes finds in red, green or blue, dark or bright: the best score wins.
@@ -122,11 +122,12 @@ def find_largest(parts):
 
 def fills_the_picture(ink):
     """Whether the picture was cut out at the edges of its digit: narrow strokes connect all four sides."""
-    inside, m = ink > ink.max() / 2, 1 + max(ink.shape) // 20
+    inside, m = ink > ink.max() / 2, 1 + max(ink.shape) // 20  # m: the width of a strip along a side
     parts, _ = ndimage.label(ink > ink.max() / 10, AROUND)
     sides = parts[:m], parts[-m:], parts[:, :m], parts[:, -m:]
     connected = set.intersection(*(set(side[side > 0]) for side in sides))
-    frame = any((side > 0).mean() > 0.95 for side in sides)
+    frame = any((side > 0).mean() > 0.95 for side in sides)  # a strip is all ink
+    # wide: something is wider than 0.4 of the picture
     wide = ndimage.minimum_filter(inside, int(0.4 * max(ink.shape)) + 1, mode="constant").any()
     return bool(connected) and 0.15 < inside.mean() < 0.7 and not frame and not wide
 
@@ -134,8 +135,8 @@ def fills_the_picture(ink):
 def find_strokes(grey):
     """Strokes: what is darker than the paper, narrow, and has an edge all around.
 
-    Returns a score, the sum of the edges; the ink (H, W), about 0 to 1; and its connected parts (H, W): 1, 2, … at the
-    pixels of each, 0 on paper, or None if there is only noise.
+    Returns a score, the largest sum of edges of one part; the ink (H, W), about 0 to 1; and its connected parts (H, W):
+    1, 2, … at the pixels of each, 0 on paper, or None if there is only noise.
     """
     # A closing fills what is dark and narrow. It leaves the paper, with its shadows and edges.
     size = int(STROKE * max(grey.shape)) | 1
@@ -164,7 +165,7 @@ def remove_lines(ink):
     y, x = np.arange(len(padded))[:, None], np.arange(width)
 
     def measure(climb, x):
-        """For each line, the ink that nine tenths of its pixels reach (a digit fills less); how far the lines rise."""
+        """For each line, the ink that nine tenths of its pixels reach (a digit fills less); how many rows it rises."""
         rise, n = np.rint(climb * (x / width - 0.5)).astype(int), len(x) // 10
         return np.partition(padded[(y + rise).clip(0, len(y) - 1), x], n, axis=1)[:, n], rise
 

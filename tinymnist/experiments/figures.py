@@ -89,7 +89,7 @@ def draw_comparison(results, title, path):
 
 def draw_predictions(images, labels, predicted, confidence, title, path, disputed=None):
     """Images (N, H, W), dark on white, each under its prediction; mistakes are red. `labels` may be None.
-    A `disputed` label (N,) gets a question mark.
+    `disputed` (N,): where it is true, the label of a mistake gets a question mark.
 
     Images in colour, (N, H, W, 3), are drawn as they are.
     """

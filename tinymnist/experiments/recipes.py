@@ -30,7 +30,7 @@ HYPER = dict.fromkeys(MODELS, USUAL) | {
     },
     "lenet": {**USUAL, "adagrad": {"lr": 0.005}, "adadelta": {"rho": 0.95, "eps": 1e-6}},
 }
-# where they differ from those of Settings
+# the usual settings of each model, where they differ from the defaults of Settings
 SETTINGS = {"softmax": {"epochs": 5, "batch_size": 64}, "dropout-cnn": {"epochs": 8, "batch_size": 64}}
 
 # Published for softmax regression on MNIST: initial weights, hyper-parameters, and (training, test) accuracy in % after
@@ -189,7 +189,7 @@ def hold_out(data, n):
 
 
 def check_options(kind, name, options, table):
-    """Raise ValueError for an option that the model or rule does not have, and says which ones have it."""
+    """Raise ValueError for an option that the model or rule does not have, and say which ones have it."""
     for option in options:
         if option not in table[name]:
             others = [other for other, has in table.items() if option in has]

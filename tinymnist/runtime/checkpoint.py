@@ -59,7 +59,7 @@ def lock_run_directory(directory, run_id):
     with lock_directory(directory) as check:
         paths = list_checkpoints(directory)
         if paths and run_id not in [state["id"] for state in map(read_state, paths) if state]:
-            raise DataError(f"{directory}: holds another run; resume that one, or save into another directory")
+            raise DataError(f"{directory}: holds another or a damaged run; resume it, or save into another directory")
         for pattern in (".epoch-*.part", "history.json.*.part", "curves.png.*.part"):
             for leftover in Path(directory).glob(pattern):  # its process was killed: a living one would hold the lock
                 discard(leftover)
@@ -97,7 +97,7 @@ def save_checkpoint(directory, run, check):
             stream.write(json.dumps([dataclasses.asdict(epoch) for epoch in run.history], indent=1).encode())
         part.rename(final)
         sync(directory)
-    except (OSError, DataError) as error:
+    except (OSError, DataError, UnicodeError) as error:  # UnicodeError: MXNet takes names in UTF-8 only
         check()  # a directory that is gone explains the error better
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{directory}: no checkpoint can be written: {reason}; earlier ones are unchanged") from error
@@ -214,7 +214,8 @@ def read_arrays(content):
     """{name: array} in the bytes of a file of nd.save. MXNet's own reader may take all memory if a length is wrong.
 
     The file has a magic number, 0, the number of arrays, the arrays, the number of names, the names. An array has a
-    magic number, the kind of sparse storage (0: none), the shape, two numbers of its device, the type, the data.
+    magic number, the kind of sparse storage (0: none), the number of dimensions, the shape, two numbers of its device,
+    the type, the data.
     """
     stream, arrays = io.BytesIO(content), []
 

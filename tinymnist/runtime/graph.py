@@ -2,7 +2,7 @@
 
 While autograd records, each new array remembers the operation that made it and the arrays that went into it. So the
 result of a function knows the whole computation, its graph. MXNet can repeat this computation on other arrays, without
-Python between the operations, with the same results and several times as fast:
+Python between the operations, with the same results; steps of small networks become several times as fast:
 
     with autograd.record():
         y = a * b + c                     # a, b and c are marked, by attach_grad or mark_variables: so they have names
@@ -29,7 +29,7 @@ class Replay:
     `parameters` are marked arrays that the function uses besides its inputs; gradients reach them as usual, but only
     from the first result. The function must return a list of arrays of one type. It must not branch on the values
     of arrays, and may draw random numbers only with `uniform_like`.
-    Raises ValueError if it uses any other array, or copies one.
+    Raises ValueError if it uses any other array, except those of windows.constant, or copies one.
     """
 
     def __init__(self, function, parameters=()):

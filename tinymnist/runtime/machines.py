@@ -57,7 +57,7 @@ class Member:
         now = time.monotonic()
         if self.what and now - self.since > self.timeout:
             return f"{self.what} took more than {self.timeout:g} seconds; another process may be dead"
-        # Before all are connected, no process counts as silent for more than −1 seconds; afterwards, every one does.
+        # Until all are connected, MXNet calls no process silent. Then all of them are, for more than −1 seconds.
         if self.store and not self.connected and self.is_silent(sum(GROUPS), -1):
             self.connected = now
             if self.what == CONNECTION:
@@ -85,9 +85,9 @@ class Member:
 def longest_silence(timeout):
     """Seconds without a heartbeat after which a process counts as dead, as a C int.
 
-    Half of timeout − 5, as it passes twice: until the scheduler notices a death and ends; until the others notice that.
+    (timeout − 5) / 2, as it passes twice: until the scheduler notices a death and ends; until the others notice that.
     """
-    return int(min(timeout, 3e7) - 5) // 2
+    return int(min(timeout, 3e7) - 5) // 2  # 5 seconds are spare
 
 
 def join(timeout):

@@ -47,4 +47,4 @@ def sum_results(batches):
     )
     sizes, correct = np.array([len(result.labels) for result in results]), loss.is_correct(logits, labels).asnumpy()
     columns = (numbers, sizes), (numbers, sizes * losses.asnumpy()), (np.repeat(numbers, sizes), correct)
-    return np.stack([np.bincount(batch, values, len(batches)) for batch, values in columns], axis=1)
+    return np.stack([np.bincount(number, values, len(batches)) for number, values in columns], axis=1)

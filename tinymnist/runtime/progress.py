@@ -54,8 +54,8 @@ class Progress:
     def show_batch(self, run, examples):
         position = run.position
         if self.bar.n >= self.bar.total:
-            self.bar.reset()
             self.bar.initial = 0  # a resumed epoch may have begun in its middle; the next one does not
+            self.bar.reset()
         loss = position.seen[-1][1] if position.seen else None
         text = f"epoch {position.epoch + 1}/{run.settings.epochs}" + ("" if loss is None else f" loss {loss:.3f}")
         self.bar.set_description_str(text, refresh=False)

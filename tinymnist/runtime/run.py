@@ -47,8 +47,6 @@ class Run:
         self.id = os.urandom(8).hex()  # tells this run's checkpoints from those of others
         self.locked = (), None  # a directory's two names, as given and real, and its check
         self.reader = None  # the LossReader of this epoch
-        if settings.one_cycle and "lr" not in optimizer.hyper:
-            raise ValueError(f"{optimizer.name} has no learning rate, so it cannot have one cycle of it")
         contexts = devices.find_devices(settings.device)
         if model.weights is None:
             model.initialize(settings.seed, contexts[0])
@@ -59,6 +57,8 @@ class Run:
         if not isinstance(data, Data):
             raise DataError(f"data must be what tm.load returns, not {type(data).__name__}")
         train = check_training(model, optimizer, data.train, f"the training data of {data.name}")
+        if settings.one_cycle and "lr" not in optimizer.hyper:
+            raise ValueError(f"{optimizer.name} has no learning rate, so it cannot have one cycle of it")
         self.data = data._replace(train=train, test=check_split(model, data.test, f"the test data of {data.name}"))
         self.train_split = Split(*(array[: settings.limit] for array in train))
         if settings.normalize:
@@ -148,7 +148,7 @@ class Run:
         return self.stop if self.exchange.workers == 1 else self.stop_agreed
 
     def can_resume_here(self):
-        """Whether a run saved before this batch continues bit for bit: see reseed_dropout."""
+        """Whether a run saved before this batch continues bit for bit: see RESEED."""
         return not has_dropout(self.model) or self.position.batch % RESEED == 0
 
     def train(self, *, on_batch=None, on_epoch=None, save=None, save_every=0):
@@ -293,7 +293,7 @@ def fit(model, optimizer, data, *, progress=False, on_batch=None, on_epoch=None,
 
 
 def resume(directory, data=None, *, model=None, **changes):
-    """The Run saved in `directory`, from its newest undamaged checkpoint. It continues bit for bit as if never stopped.
+    """The Run saved in `directory`, from its newest undamaged checkpoint. It continues as if it had not stopped.
 
     `data` must be what the run began with; by default it is loaded from the same place. `changes` are settings: epochs,
     device, kvstore (local by default), timeout, log_interval and compile may change, others may not; epochs may not if

@@ -17,7 +17,7 @@ WARMUP = 0.25  # one cycle: the learning rate rises during this share of all ste
 class Settings:
     """The options of a run, besides model, rule and data.
 
-    The learning rate of epoch e = 0, 1, … is lr · lr_decay^e. With one_cycle, every step multiplies it by
+    The learning rate of epoch e = 0, 1, … is lr · lr_decay^e. With one_cycle, that of a step is this, times
     min(t / w, (1 − t) / (1 − w)), t the share of all steps that are done, w = WARMUP: it rises from 0, then falls to 0
     (L. Smith 2018).
     Raises ValueError for a value out of range.

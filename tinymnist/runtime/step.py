@@ -14,11 +14,11 @@ from tinymnist.runtime.graph import Replay, replay_step
 from tinymnist.runtime.metrics import BatchResult
 
 GROUP = 64  # batches that are taken from the data at once: one large `take` costs less than many small ones
-RESEED = 16  # batches after which a model with dropout gets a new seed; it can be resumed at these batches only
+RESEED = 16  # after so many batches a model with dropout gets a new seed; only there it can be resumed bit for bit
 
 
 class Step:
-    """A model and its optimizer on one device. Each batch is divided among all devices; then all have equal weights.
+    """A model and its optimizer on one device. Each batch is divided among all devices; all have equal weights.
 
     share = (i, n): this device has part i of the n parts of every batch. alter changes images at random.
     """
