@@ -168,7 +168,8 @@ def test_a_damaged_file_is_noticed_and_its_checkpoint_replaced(harm, name, data,
         run = tm.resume(directory, data)
         error = capsys.readouterr().err
         assert run.position.epoch == 1
-        assert "epoch-0002" in error and "is damaged" in error and error.count("\n") == 1
+        assert "epoch-0002" in error and error.count("\n") == 1
+        assert "is damaged" in error or "of another version" in error  # if the bit was one of the version's
     assert bits(run.train(save=directory)) == expected == bits(tm.resume(directory, data))
     assert names(directory) == ["epoch-0001", "epoch-0002.1", "history.json"]
 
