@@ -72,6 +72,7 @@ def test_parameters_are_views_of_one_vector(device):
     assert {name: value.shape for name, value in network.parameters.items()} == shapes
     assert network.size == 18 + 2 + 24 + 3 == network.weights.size == network.gradients.size
     assert (network.classes, repr(network)) == (3, "Sequential (47 parameters)")
+    assert Sequential(Conv2D(4, 3), image=(1, 8, 9)).classes == 4  # one image for each class
     network.weights[:] = nd.arange(network.size, ctx=device)
     values = [value.asnumpy().ravel() for value in network.parameters.values()]
     np.testing.assert_array_equal(np.concatenate(values), np.arange(network.size))
