@@ -239,6 +239,15 @@ def test_windows_that_do_not_fit_and_other_layouts_are_refused(op, size, kernel,
         op(nd.ones((1, 1, *size)), nd.ones((1, 1, kernel, kernel)) if op is ops.conv2d else kernel, **options)
 
 
+def test_defaults_are_stride_1_no_padding_and_dilate_1_and_the_stride_of_pooling_is_the_kernel(device):
+    x, weight = nd.random.normal(shape=(2, 3, 6, 6), ctx=device), nd.random.normal(shape=(4, 3, 3, 3), ctx=device)
+    pairs = [(ops.conv2d(x, weight), ops.conv2d(x, weight, None, stride=1, pad=0, dilate=1))]
+    for pool in (ops.max_pool2d, ops.avg_pool2d):
+        pairs.append((pool(x, 3), pool(x, (3, 3), stride=(3, 3), pad=0)))
+    for default, expected in pairs:
+        assert np.array_equal(default.asnumpy(), expected.asnumpy())
+
+
 def test_the_padding_of_max_pool2d_is_smaller_than_any_pixel(device):
     x = nd.full((1, 1, 2, 2), -1e30, device)
     assert (ops.max_pool2d(x, 2, stride=1, pad=1).asnumpy() == np.float32(-1e30)).all()
