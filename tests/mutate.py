@@ -50,7 +50,12 @@ OTHER_TESTS = {  # of modules whose tests are not in the one file of the same na
     "runtime/metrics": ["proofs/test_reference", "runtime/test_shares", "runtime/test_resume"],
     "runtime/progress": ["runtime/test_command_line"],
     "runtime/run": ["runtime/test_resume", "proofs/test_reference", "runtime/test_dropout", "runtime/test_checkpoint"],
-    "runtime/settings": ["runtime/test_resume", "proofs/test_checks", "runtime/test_checkpoint"],
+    "runtime/settings": [
+        "proofs/test_reference",
+        "runtime/test_resume",
+        "proofs/test_checks",
+        "runtime/test_checkpoint",
+    ],
     "runtime/step": ["runtime/test_shares", "proofs/test_reference", "runtime/test_dropout", "runtime/test_resume"],
 }
 SWAPS = {ast.FloorDiv: ast.Mult, ast.Pow: ast.Mult, ast.Mod: ast.Mult}
