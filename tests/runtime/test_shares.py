@@ -10,6 +10,7 @@ from tinymnist.backend import mx
 from tinymnist.batches import Batches, Split
 from tinymnist.datasets.mapped import HostBatches
 from tinymnist.runtime.devices import Exchange
+from tinymnist.runtime.metrics import sum_results
 from tinymnist.runtime.step import share_batches
 
 
@@ -58,3 +59,7 @@ def test_every_example_has_the_same_weight_in_a_step(devices, compile):
             model, tm.Optimizer("sgd", lr=1e-37), tm.Data(split, split, "own", "labels"), on_batch=on_batch, **settings
         )
         assert sum(sizes) == 11 and max(sizes) == min(size, 11)
+
+
+def test_devices_without_an_example_add_nothing_to_the_results():
+    np.testing.assert_array_equal(sum_results([[None], [None, None]]), np.zeros((2, 3)))
