@@ -66,6 +66,7 @@ def rename(directory, change):
         lambda name: name.replace("-idx", ".idx"),
         str.upper,
         lambda name: f"MNIST/raw/{name}",
+        lambda name: f"FashionMNIST/raw/{name}",
         lambda name: f"qmnist-{name.replace('t10k', 'test')}",
     ],
 )

@@ -170,6 +170,12 @@ def test_a_rule_without_a_learning_rate_has_no_cycle_of_it(data):
         tm.fit(tm.mlp(), "adadelta", data, one_cycle=True)
 
 
+def test_the_speed_is_that_of_the_images_since_the_reading_before(data):
+    epoch = make_run(data, epochs=1, log_interval=7).train().history[0]
+    seconds = sum(images / speed for images, speed in zip([70, 70, 70, 70, 50], epoch.speed))
+    assert len(epoch.speed) == 5 and seconds == pytest.approx(epoch.seconds, abs=0.002)  # rounded to 0.001
+
+
 def test_the_bar_of_a_resumed_epoch_forgets_where_it_began(data, monkeypatch):
     """Before it is drawn again, or it would show a speed below zero."""
     bar, begins = Mock(n=330, total=330, initial=200), []
