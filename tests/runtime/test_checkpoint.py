@@ -100,6 +100,10 @@ def test_a_run_that_on_batch_saves_keeps_the_losses_of_all_batches(batch, data, 
     assert bits(tm.resume(directory, data).train()) == bits(expected)
 
 
+def test_a_directory_that_is_not_there_holds_no_checkpoints(directory):
+    assert checkpoint.list_checkpoints(directory) == []
+
+
 def test_a_name_that_mxnet_cannot_write_is_one_sentence(data, tmp_path):
     with pytest.raises(tm.DataError, match=r"no checkpoint can be written: .*surrogates not allowed"):
         make_run(data).save(os.fsdecode(bytes(tmp_path / "run-") + b"\xff"))

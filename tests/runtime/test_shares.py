@@ -29,6 +29,7 @@ def test_devices_and_workers_divide_batches_of_every_size(devices, workers, kind
         split, order = Split(np.zeros((n, 1, 1), np.uint8), np.arange(n, dtype=np.uint8)), np.arange(n)[::-1]
         parts = [share_batches(kind(split, size, mx.cpu()), order, share) for share in shares]
         batches = [[part for part in batch if part is not None] for batch in zip(*parts)]
+        assert all(len(labels) for batch in batches for _, labels in batch)  # None instead of an empty part
         found = [[label for _, labels in batch for label in labels.asnumpy()] for batch in batches]
         assert found == [order[begin : begin + size].tolist() for begin in range(0, n, size)]
 
