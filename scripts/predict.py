@@ -48,10 +48,10 @@ class Predictions(NamedTuple):
     labels: np.ndarray | None
     predicted: np.ndarray
     confidence: np.ndarray
-    disputed: np.ndarray | None  # labels of MNIST that people dispute
+    disputed: np.ndarray  # True where people dispute the label
 
     def describe(self, n):
-        mark = "?" if self.disputed is not None and self.disputed[n] else ""
+        mark = "?" if self.disputed[n] else ""
         truth = "" if self.labels is None else f"; it is {self.labels[n]}{mark}"
         return f"{self.names[n]}: {self.predicted[n]} with probability {self.confidence[n]:.4f}{truth}"
 
@@ -151,7 +151,7 @@ def print_evaluation(found, matrix, mistakes, shown):
 
 
 def count_disputed(found, mistakes):
-    """Half a sentence, or nothing"""
+    """How many mistakes have disputed labels, for a title; nothing if none has"""
     n = found.disputed[mistakes].sum()
     return f"; {n} have one of MNIST's {found.disputed.sum()} disputed labels, marked by ?" if n else ""
 
@@ -161,8 +161,7 @@ def draw(directory, model, found, matrix, mistakes, pictures):
     directory.mkdir(parents=True, exist_ok=True)
 
     def draw_some(some, title, name):
-        *arrays, disputed = select(found[1:], some)
-        return figures.draw_predictions(*arrays, title, directory / name, disputed)
+        return figures.draw_predictions(*select(found[1:], some), title, directory / name)
 
     if pictures:
         from tinymnist.datasets.pictures import lay_on, open_picture
@@ -187,7 +186,7 @@ def predict(args):
     names, images, labels = read_images(args, model, state["where"])
     probabilities = tm.predict(model, images)
     classes = probabilities.shape[1]
-    disputed = None if labels is None else is_disputed(labels)
+    disputed = np.zeros(len(images), bool) if labels is None else is_disputed(labels)
     found = Predictions(names, images, labels, probabilities.argmax(1), probabilities.max(1), disputed)
     matrix = mistakes = None
     if labels is not None and not args.index:

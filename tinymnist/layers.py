@@ -82,7 +82,10 @@ class Dropout(Layer):
 
 
 class Flatten(Layer):
-    """(C, H, W, N) -> (N, C · H · W), done by the network. A layer so that numbers are Gluon's: "7.weight" in lenet."""
+    """(C, H, W, N) -> (N, C · H · W), done by the network.
+
+    It counts as a layer, so that the parameters after it have Gluon's numbers: "7.weight" in lenet.
+    """
 
     takes_vectors = True
 

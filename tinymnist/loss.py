@@ -17,7 +17,7 @@ from tinymnist.backend import nd
 
 def log_softmax(logits):
     """log p[n,k] = z[n,k] − log Σ_j e^z[n,j]   (N, K) -> (N, K)"""
-    # Subtracting each row's maximum keeps e^z from overflowing. The result stays the same: maxima need no gradient.
+    # Subtracting each row's maximum keeps e^z from overflowing. It does not change the result: no gradient is needed.
     shifted = logits - nd.stop_gradient(logits.max(axis=1, keepdims=True))
     return shifted - nd.log(nd.exp(shifted).sum(axis=1, keepdims=True))
 

@@ -28,7 +28,10 @@ def in_either_layout(op):
 
 
 def dense(x, weight, bias=None):
-    """y = x Wᵀ + b.   x (N, I), or (N, …) with I numbers per example; weight (O, I); bias (O,). Returns (N, O)."""
+    """y = x Wᵀ + b.   x (N, I), or (N, …) with I numbers per example; weight (O, I); bias (O,). Returns (N, O).
+
+    Raises ValueError for a weight or bias of another size.
+    """
     x = x if x.ndim == 2 else flatten(x)
     check_parameters(x.shape[1], weight, bias)
     y = nd.dot(x, weight, transpose_b=True)
@@ -91,7 +94,10 @@ def max_pool2d(x, kernel, *, stride=None, pad=0):
 
 @in_either_layout
 def avg_pool2d(x, kernel, *, stride=None, pad=0):
-    """The mean over the window, else as max_pool2d; x is 0 outside, and these zeros count as pixels."""
+    """y[n,c,p,q] = (1 / (KH KW)) Σ_ij x[n, c, p · stride + i − pad, q · stride + j − pad]; x is 0 outside.
+
+    Shapes, default stride and errors are those of max_pool2d.
+    """
     rows, columns = pair(kernel)
     return reduce_windows(nd.add, x, kernel, stride, pad, 0.0) * (1 / (rows * columns))
 

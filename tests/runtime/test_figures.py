@@ -83,13 +83,14 @@ def test_comparison_has_the_published_colours():
 def test_predictions_are_in_rows_of_eight(n):
     images, predicted = np.arange(n)[:, None, None] * np.ones((1, 28, 20)), np.arange(n)
     labels = np.where(predicted == 2, 7, predicted)
-    (axes,) = figures.draw_predictions(images, labels, predicted, np.full(n, 0.5), "digits", None).axes
+    confidence, disputed = np.full(n, 0.5), np.isin(predicted, (2, 3))  # only mistakes are marked
+    (axes,) = figures.draw_predictions(images, labels, predicted, confidence, disputed, "digits", None).axes
     assert len(axes.images) == len(axes.texts) == n
     places = []
     for k, (image, text) in enumerate(zip(axes.images, axes.texts)):
         left, right, bottom, top = image.get_extent()
         assert (image.get_array() == k).all() and (right - left, bottom - top) == pytest.approx((20, 28))
-        assert text.get_text() == f"{k} (50.0 %)" + (", is 7" if k == 2 else "")
+        assert text.get_text() == f"{k} (50.0 %)" + (", is 7?" if k == 2 else "")
         assert (text.get_color() == "tab:red") == (k == 2) and left < text.get_position()[0] < right
         places.append((top, left))
     assert places == sorted(set(places)) and len({top for top, _ in places}) == -(-n // 8)

@@ -87,7 +87,7 @@ def draw_comparison(results, title, path):
     return save_figure(figure, path)
 
 
-def draw_predictions(images, labels, predicted, confidence, title, path, disputed=None):
+def draw_predictions(images, labels, predicted, confidence, disputed, title, path):
     """Images (N, H, W), dark on white, each under its prediction; mistakes are red. `labels` may be None.
     `disputed` (N,): where it is true, the label of a mistake gets a question mark.
 
@@ -96,7 +96,7 @@ def draw_predictions(images, labels, predicted, confidence, title, path, dispute
     wide = 2 if images.shape[2] > 1.5 * images.shape[1] else 1  # 2: a picture next to what the network sees
     captions, colours, columns = [], [], min(8 // wide, len(images))
     for n, (digit, p) in enumerate(zip(predicted, confidence)):
-        label, mark = digit if labels is None else labels[n], "" if disputed is None or not disputed[n] else "?"
+        label, mark = digit if labels is None else labels[n], "?" if disputed[n] else ""
         captions.append(f"{digit} ({100 * p:.1f} %)" + ("" if digit == label else f", is {label}{mark}"))
         colours.append("black" if digit == label else "tab:red")
     figure, axes = new_figure(max(1.25 * wide * columns, 5), 1.45 * math.ceil(len(images) / columns) + 0.5, title)

@@ -188,10 +188,10 @@ def read_checkpoint(path):
     try:
         text = read_file(path, "run.json")
         state = json.loads(text)["run"]
-        if state["version"] != VERSION:
-            raise DataError(f"{path}: has format {state['version']}, of another version of tinymnist, not {VERSION}")
         if text != seal(state):
             raise DataError(f"{path / 'run.json'}: is damaged: its checksum is wrong")
+        if state["version"] != VERSION:
+            raise DataError(f"{path}: has format {state['version']}, of another version of tinymnist, not {VERSION}")
         check_state(state)
         contents = {file: read_file(path, file) for file in state["sha256"]}
         for file, content in contents.items():
