@@ -2,7 +2,8 @@
 
 Every contender trains the same weights on the same batch in a process of its own, which has its own peak memory. The
 processes take turns, and a ratio is the median over all rounds of two times from the same round. Each contender runs
-with every number of threads in --threads (as OMP_NUM_THREADS), and the fastest number counts.
+with every number n of threads in --threads (as OMP_NUM_THREADS), and the fastest number counts. tinymnist also trains on
+n CPU devices with one thread each.
 """
 
 from processes import kill_at_end, start_child  # isort: skip  (first, as it lets Ctrl-C end the imports)
@@ -52,12 +53,13 @@ LEFT_OUT = {PREDICT: [PLAIN], LOAD: [PLAIN, HYBRID, PYTORCH], EPOCH: [PYTORCH]}
 FILES = [f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
 
 
-def prepare_tinymnist(contender, workload, data, peer):
+def prepare_tinymnist(contender, workload, data, peer, devices):
     """(a function that does the workload once, one that waits for the end). PyTorch's inputs go to the file `peer`."""
     import tinymnist as tm
-    from tinymnist.backend import nd
+    from tinymnist.backend import mx, nd
     from tinymnist.batches import permutation
-    from tinymnist.runtime.step import Step, share_batches
+    from tinymnist.runtime.devices import Exchange
+    from tinymnist.runtime.step import Step, copy_model, share_batches
 
     name, arguments, rule, size = WORKLOADS[workload]
     model = tm.models.MODELS[name](**arguments).initialize(0)
@@ -70,22 +72,34 @@ def prepare_tinymnist(contender, workload, data, peer):
     if contender == OURS:
         np.savez(peer, images=images, labels=labels, **{key: w.asnumpy() for key, w in model.parameters.items()})
     split = loaded.train if workload == EPOCH else first
-    step = Step(model, tm.Optimizer(rule, **HYPER[rule]), split, size, compile=contender == OURS)
-    batch = next(step.batches.epoch(np.arange(size)))
+    exchange = Exchange([mx.cpu(i) for i in range(devices)])
+    models = [model, *(copy_model(model, device) for device in exchange.devices[1:])]
+    steps = [
+        Step(twin, tm.Optimizer(rule, **HYPER[rule]), split, size, share=share, compile=contender == OURS)
+        for twin, share in zip(models, exchange.shares())
+    ]
 
-    def train(batch):
-        step.compute_gradient(batch, len(batch[1]))
-        step.update(step.optimizer.hyper)
+    def make_batches(order):
+        return zip(*(share_batches(step.batches, order, step.share) for step in steps))
+
+    def train(parts):
+        examples = sum(len(labels) for _, labels in parts)
+        for step, part in zip(steps, parts):
+            step.compute_gradient(part, examples)
+        exchange.sum([step.model.gradients for step in steps])
+        for step in steps:
+            step.update(step.optimizer.hyper)
 
     def train_epoch():
-        for batch in share_batches(step.batches, permutation(0, 0, len(split.labels)), step.share):
-            train(batch)
+        for parts in make_batches(permutation(0, 0, len(split.labels))):
+            train(parts)
 
+    batch = next(make_batches(np.arange(size)))
     work = {PREDICT: lambda: tm.predict(model, images), EPOCH: train_epoch}
     return work.get(workload, lambda keep=loaded: train(batch)), nd.waitall  # the data stays in memory, as in training
 
 
-def prepare_gluon(contender, workload, data, peer):
+def prepare_gluon(contender, workload, data, peer, devices):
     from gluon_networks import gluon_network, gluon_rule
 
     from tinymnist.backend import autograd, mx, nd
@@ -162,7 +176,7 @@ def torch_rule(name, hyper, parameters):
     return kinds.get(name, optim.SGD)(parameters, **{names.get(key, key): value for key, value in hyper.items()})
 
 
-def prepare_torch(contender, workload, data, peer):
+def prepare_torch(contender, workload, data, peer, devices):
     """PyTorch's process has no MXNet. All it reads is the file `peer`."""
     import torch
 
@@ -236,10 +250,10 @@ def print_product_rates():
     print(f"dot {dot:.0f}, FullyConnected {builtin:.0f}")
 
 
-def answer_questions(contender, workload, data, peer):
+def answer_questions(contender, workload, data, peer, devices):
     """A contender's process. A line on stdin is a number of repetitions; the answer is [seconds each, peak MB]."""
     prepare = prepare_torch if contender == PYTORCH else prepare_gluon if "Gluon" in contender else prepare_tinymnist
-    run, wait = prepare(contender, workload, data, peer)
+    run, wait = prepare(contender, workload, data, peer, devices)
     for line in sys.stdin:
         if line == "products\n":
             answer = measure_products(workload)
@@ -256,12 +270,14 @@ def answer_questions(contender, workload, data, peer):
 
 
 class Worker:
-    """The process of a contender with a number of threads. It has done the workload when it is made."""
+    """The process of a contender with a number of threads for each device. It has done the workload when it is made."""
 
-    def __init__(self, title, threads, workload, args, peer):
-        self.title, self.workload, self.result = title, workload, {"ms": [], "mb": 0.0, "threads": threads}
+    def __init__(self, title, threads, devices, workload, args, peer):
+        self.title, self.workload = title, workload
+        self.result = {"ms": [], "mb": 0.0, "threads": threads, "devices": devices}
         python = args.torch_python if title == PYTORCH else sys.executable
         command = [python, __file__, "--worker", title, "--only", workload, "--data", args.data, "--peer", peer]
+        command += ["--devices", str(devices)]
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), PIPE)
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         self.process = start_child(command, text=True, env=environment, **pipes)
@@ -284,9 +300,12 @@ def measure(workload, args, bar):
     with tempfile.NamedTemporaryFile(suffix=".npz") as peer, contextlib.ExitStack() as stack:
         workers = []
         for title in CONTENDERS:  # tinymnist first: PyTorch reads what it writes
+            ways = [(threads, 1) for threads in args.threads]  # (threads, devices)
+            if title in (OURS, PLAIN) and workload in (*STEPS, EPOCH):
+                ways += [(1, devices) for devices in args.threads if devices > 1]
             try:
-                for threads in [] if title in LEFT_OUT.get(workload, []) else args.threads:
-                    workers.append(Worker(title, threads, workload, args, peer.name))
+                for threads, devices in [] if title in LEFT_OUT.get(workload, []) else ways:
+                    workers.append(Worker(title, threads, devices, workload, args, peer.name))
                     stack.enter_context(kill_at_end(workers[-1].process))
             except (OSError, ValueError) as error:
                 if title == OURS:
@@ -318,6 +337,7 @@ def ratio(results, one, other):
 
 def print_table(report):
     print("ours /: tinymnist's time / this time.   plain /: the time of tinymnist --no-compile / this time.")
+    print("threads: 2 × 1 means two CPU devices with one thread each.")
     print(f"{'':26}{'median ms':>11}{'min':>11}{'max':>11}{'peak MB':>9}{'threads':>9}{'ours /':>9}{'plain /':>9}")
     for workload, result in report.items():
         results = result["contenders"]
@@ -328,7 +348,8 @@ def print_table(report):
             times = "".join(f"{f(found['ms']):11.3f}" for f in (np.median, min, max))
             ratios = [ratio(results, other, title) for other in (OURS, PLAIN)]
             columns = "".join(f"{r:9.2f}" if r else f"{'–':>9}" for r in ratios)
-            print(f"  {title:24}{times}{found['mb']:9.0f}{found['threads']:9}{columns}")
+            threads = f"{found['devices']} × {found['threads']}" if found["devices"] > 1 else found["threads"]
+            print(f"  {title:24}{times}{found['mb']:9.0f}{threads:>9}{columns}")
 
 
 def draw_chart(report):
@@ -439,11 +460,12 @@ def main(argv=None):
     add("--pixels", action="store_true", help="measure only how long conv2d takes for each output pixel as images grow")
     add("--worker", help=argparse.SUPPRESS)
     add("--peer", help=argparse.SUPPRESS)
+    add("--devices", type=int, default=1, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.worker == "products":
         return print_product_rates()
     if args.worker:
-        return answer_questions(args.worker, args.only, args.data, args.peer)
+        return answer_questions(args.worker, args.only, args.data, args.peer, args.devices)
     import cli  # not above: PyTorch's process may have no MXNet
 
     def work(signals):

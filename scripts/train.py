@@ -172,7 +172,7 @@ def train(args, signals):
         print(f"{run.model!r} by {run.optimizer!r}, seed {run.settings.seed}{name}")
         limited = used < len(run.data.train.labels)
         print(run.data.source + (f"; trains on the first {used:,} only" if limited else ""))
-        print(describe_threads(run.model))
+        print(describe_threads(run.model, run.exchange.devices))
     untrained = None
     with Progress(run, quiet=args.quiet, intervals=args.log_interval is not None) as progress:
         if recipe and recipe.untrained:

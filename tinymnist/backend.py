@@ -13,6 +13,7 @@ numpy_getattr = numpy.__getattr__
 cpuinfo = Path("/proc/cpuinfo")
 waiting = {"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "1000"}  # a thread waits 1000 turns, then leaves its core
 settings = {} if waiting.keys() & os.environ.keys() else waiting  # if the user sets one of them, neither is set here
+settings["MXNET_CPU_TEMP_COPY"] = "1024"  # of a buffer for products: with four, two CPU devices wait for each other
 if cpuinfo.exists() and {"avx2", "fma"} <= set(cpuinfo.read_text().split()):
     settings["OPENBLAS_CORETYPE"] = "Haswell"  # MXNet's OpenBLAS does not recognize newer processors
 if cpuinfo.exists() and len(os.sched_getaffinity(0)) < 4:
@@ -31,6 +32,8 @@ try:  # the user's own settings come first
     with mock.patch.dict(os.environ, settings | os.environ), mock.patch.object(numpy, "__getattr__", find_removed_name):
         import mxnet as mx
         from mxnet import autograd, nd
+
+        nd.dot(nd.ones((1, 1)), nd.ones((1, 1)))  # the first product: only now MXNet reads the number of buffers
 except (ImportError, OSError, RuntimeError) as error:
     missing = {"libarmpl": "read docs/AARCH64.md", "shared object": "type: apt-get install libgomp1 libquadmath0"}
     advice = [text for name, text in missing.items() if name in str(error)]

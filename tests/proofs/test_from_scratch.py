@@ -32,7 +32,8 @@ WORDS = {
         random.normal random.uniform random.uniform_like save load load_frombuffer waitall CachedOp""",
     "autograd": "record pause train_mode predict_mode backward mark_variables get_symbol is_training is_recording",
     "mx": """cpu gpu Context context.num_gpus random.seed MXNetError
-        kv.create kvstore.kvstore_server.KVStoreServer base._LIB.MXKVStoreGetNumDeadNode""",
+        kv.create kvstore.kvstore_server.KVStoreServer base.check_call base._LIB.MXEnginePushSync
+        base._LIB.MXKVStoreGetNumDeadNode""",
 }
 ALLOWED = {f"{module}.{word}" for module, words in WORDS.items() for word in words.split()}
 METHODS = {  # operators that arrays have as methods, as x.softmax(), and that nothing else in Python has

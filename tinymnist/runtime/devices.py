@@ -1,8 +1,10 @@
 """Devices by name, the CPU's threads, and sums over all devices, on one machine or many, by MXNet's KVStore."""
 
+import ctypes
 import hashlib
 import os
 import re
+import sys
 
 import numpy as np
 
@@ -33,21 +35,42 @@ def find_devices(names):
     return devices
 
 
-def describe_threads(model):
+def describe_threads(model, devices):
     """How many cores MXNet uses on the CPU, and whether more would help."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = os.environ.get("OMP_NUM_THREADS") or max(1, cores // 2)  # half: MXNet's default
+    cpus = sum(device.device_type == "cpu" for device in devices)
+    if cpus > 1:
+        threads = cpus  # see give_each_device_one_thread
     if not any(isinstance(layer, Conv2D) for layer in model.layers):
         advice = "; more help little without convolutions"
     else:
-        advice = f"; OMP_NUM_THREADS={cores} is faster on an idle machine" if str(threads) != str(cores) else ""
+        faster = "--device cpu:0,cpu:1" if cores < 4 else f"OMP_NUM_THREADS={cores}"
+        advice = f"; {faster} is faster on an idle machine" if str(threads) != str(cores) else ""
     return f"MXNet uses {threads} of {cores} cores{advice}"
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
+def use_one_thread(_context, _argument):
+    """From now on, products that are computed by the calling thread use no other threads."""
+    ctypes.CDLL("libgomp.so.1").omp_set_num_threads(1)
+
+
+def give_each_device_one_thread(devices):
+    """Let the thread of each CPU device call use_one_thread. Else two of them may wait for each other in OpenBLAS."""
+    for device in devices if sys.platform == "linux" else []:
+        if device.device_type == "cpu":
+            where = (ctypes.c_int * 2)(device.device_typeid, device.device_id)
+            push = mx.base._LIB.MXEnginePushSync
+            mx.base.check_call(push(use_one_thread, None, None, where, None, 0, None, 0, None, 0, None))
 
 
 class Exchange:
     """Sums vectors over the devices of this process and, with "dist_sync", over all workers."""
 
     def __init__(self, devices, kvstore="local", timeout=60):
+        if len(devices) > 1:
+            give_each_device_one_thread(devices)
         self.devices, self.rank, self.workers = devices, 0, 1
         self.member, self.store, self.keys = None, None, set()  # of machines.py; MXNet's KVStore; the keys it knows
         if kvstore == "dist_sync":
