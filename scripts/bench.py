@@ -2,8 +2,8 @@
 
 Every contender trains the same weights on the same batch in a process of its own, which has its own peak memory. The
 processes take turns, and a ratio is the median over all rounds of two times from the same round. Each contender runs
-with every number n of threads in --threads (as OMP_NUM_THREADS), and the fastest number counts. tinymnist also trains on
-n CPU devices with one thread each.
+with every number n of threads in --threads (as OMP_NUM_THREADS), and the fastest number counts. tinymnist also trains
+on n CPU devices with one thread each.
 """
 
 from processes import kill_at_end, start_child  # isort: skip  (first, as it lets Ctrl-C end the imports)

@@ -150,7 +150,7 @@ def test_bad_input_is_one_sentence_before_anything_begins(line, place, monkeypat
 
 
 def test_a_python_without_the_packages_says_what_to_type():
-    status, out, err = finish(start("--opt adagrad", python=["-S", SCRIPT]))
+    status, out, err = finish(start("--opt adagrad", python=["-SE", SCRIPT]))
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert err.startswith(f"{sys.executable} cannot import tinymnist: No module named 'tinymnist'. Type in {ROOT}: ")
     assert err.endswith(".venv/bin/python scripts/train.py --opt adagrad\n")
