@@ -92,8 +92,17 @@ def test_predictions_are_in_rows_of_eight(n):
         assert (image.get_array() == k).all() and (right - left, bottom - top) == pytest.approx((20, 28))
         assert text.get_text() == f"{k} (50.0 %)" + (", is 7?" if k == 2 else "")
         assert (text.get_color() == "tab:red") == (k == 2) and left < text.get_position()[0] < right
+        (x0, x1), (y1, y0) = axes.get_xlim(), axes.get_ylim()
+        assert x0 <= left and right <= x1 and y0 < top and bottom <= y1  # all of it can be seen
         places.append((top, left))
     assert places == sorted(set(places)) and len({top for top, _ in places}) == -(-n // 8)
+
+
+def test_a_picture_stands_to_the_left_of_what_the_network_sees():
+    picture, image = np.full((100, 50, 3), (200, 100, 50), np.uint8), np.full((28, 28), 30, np.uint8)
+    (pair,) = figures.put_side_by_side([picture], [image])
+    assert pair.shape == (8 * 28, 2 * 8 * 28, 3)
+    assert pair[112, 112].tolist() == [200, 100, 50] and pair[112, 300].tolist() == [225, 225, 225]  # 255 − 30
 
 
 @pytest.mark.parametrize("mistakes", [0, 7])
@@ -104,6 +113,7 @@ def test_confusion_matrix_colours_only_mistakes(mistakes):
     axes, colours = figure.axes[0], figure.axes[0].images[0].get_array()
     assert figure.get_suptitle() == f"confusion matrix: 945 of {945 + mistakes} predictions are correct"
     assert axes.get_xlabel() == "predicted digit" and axes.get_ylabel() == "true digit"
+    assert axes.get_xticks().tolist() == axes.get_yticks().tolist() == list(range(10))
     written = {text.get_position(): text.get_text() for text in axes.texts}
     assert written[9, 4] == str(mistakes) and written[4, 9] == "0" and written[3, 3] == "93"
     assert colours[4, 9] == colours.sum() == mistakes

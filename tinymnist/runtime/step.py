@@ -44,9 +44,8 @@ class Step:
         images, labels = batch
         with autograd.record():
             loss, logits = self.forward(images, labels)
-        loss.backward()
-        if len(labels) < size:
-            self.model.gradients *= len(labels) / size
+            part = loss if len(labels) == size else loss * (len(labels) / size)  # of the mean over the whole batch
+        part.backward()
         return BatchResult(loss, logits, labels)
 
     def update(self, hyper, lr_varies=False):
