@@ -91,6 +91,9 @@ def groups(tmp_path_factory):
     try:
         for fault in ("killed", "stopped"):
             wait_for_checkpoints(directory / fault)
+        time.sleep(machines.longest_silence(TIMEOUT) + 3)
+        for fault in ("killed", "stopped"):  # heartbeats tell that nobody is dead yet
+            assert [process.poll() for process in groups[fault].values()] == [None] * len(groups[fault])
         for fault, name in {"killed": "worker process 1", "stopped": "server process 0"}.items():
             groups[fault].pop(name).send_signal(signal.SIGKILL if fault == "killed" else signal.SIGSTOP)
         end = time.monotonic() + TIMEOUT + 5

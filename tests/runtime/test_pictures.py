@@ -75,6 +75,8 @@ def test_edges_are_smooth_and_strokes_keep_their_thickness():
         assert 0.1 < grey < 0.7 and 0.09 < picture.mean() / 255 < 0.12
         assert side == 40 or close(picture, to_mnist(SEVEN), mean=2)  # 40 is too coarse to compare
     assert to_mnist(make_seven(1120, thick=2)).max() == 255  # a thin stroke is as bright
+    for side, level in ((14, 24.27), (20, 22.65)):  # enlarged, by 2.2 and 1.5
+        assert to_mnist(make_seven(side)).mean() == pytest.approx(level, abs=0.1)
 
 
 COLOURS = [(255, 0), (0, 255), (10, 200), (120, 60), (90, 130)]  # of ink and paper
