@@ -50,7 +50,7 @@ OTHER_TESTS = {  # of modules whose tests are not in the one file of the same na
     "experiments/recipes": ["runtime/test_experiments", "runtime/test_predict"],
     "runtime/checkpoint": ["runtime/test_checkpoint", "runtime/test_resume"],
     "runtime/devices": ["runtime/test_devices", "runtime/test_machines", "proofs/test_reference"],
-    "runtime/files": ["runtime/test_checkpoint", "runtime/test_resume", "runtime/test_command_line"],
+    "runtime/files": ["runtime/test_checkpoint", "runtime/test_command_line"],
     "runtime/metrics": ["proofs/test_reference", "runtime/test_shares", "runtime/test_resume"],
     "runtime/progress": ["runtime/test_command_line"],
     "runtime/run": ["runtime/test_resume", "proofs/test_reference", "runtime/test_dropout", "runtime/test_checkpoint"],
