@@ -1,9 +1,9 @@
 """Compare the speed of tinymnist, Gluon and PyTorch: python scripts/bench.py --rounds 7
 
 Every contender trains the same weights on the same batch in a process of its own, which has its own peak memory. The
-processes take turns, and a ratio is the median over all rounds of two times from the same round. Each contender runs
-with every number n of threads in --threads (as OMP_NUM_THREADS), and the fastest number counts. tinymnist also trains
-on n CPU devices with one thread each.
+processes take turns, and a ratio is the median over all rounds of the ratio of two times from one round. Each
+contender runs with every number n of threads in --threads (as OMP_NUM_THREADS), and the fastest number counts.
+tinymnist also trains on n CPU devices with one thread each.
 """
 
 from processes import kill_at_end, start_child  # isort: skip  (first, as it lets Ctrl-C end the imports)
@@ -83,7 +83,7 @@ def prepare_tinymnist(contender, workload, data, peer, devices):
         return zip(*(share_batches(step.batches, order, step.share) for step in steps))
 
     def train(parts):
-        examples = sum(len(labels) for _, labels in parts)
+        examples = sum(len(part[1]) for part in parts if part)
         for step, part in zip(steps, parts):
             step.compute_gradient(part, examples)
         exchange.sum([step.model.gradients for step in steps])

@@ -3,7 +3,7 @@
     python tests/mutate.py [ops loss runtime/graph …] [--jobs 2] [--lines 10-40] [--sample 50] [--limit SECONDS]
 
 No file is changed. For every changed version ("mutant") of the source, a fork of this process imports a copy of the
-package with the mutant in it, and runs the tests until one fails. Processes that a test starts import it, too.
+package with the mutant in it, and runs the tests until one fails. So do the scripts that a test starts.
 Mutants that survive are printed: each needs a new test, unless the change has no effect.
 Docstrings, type hints and error messages stay as they are, and so do things whose order does not matter: terms,
 factors, the arguments of min and max, the types in an except clause or in isinstance. So do sizes and colours in
@@ -12,12 +12,14 @@ figures.
 
 import argparse
 import ast
+import contextlib
 import multiprocessing
 import os
 import random
 import re
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 from multiprocessing.pool import ThreadPool
@@ -68,11 +70,11 @@ for a, b in [
     (ast.Gt, ast.GtE), (ast.Eq, ast.NotEq), (ast.Is, ast.IsNot), (ast.In, ast.NotIn), (ast.And, ast.Or),
 ]:  # fmt: skip
     SWAPS.update({a: b, b: a})
-TURNS = {ast.Lt: ast.GtE, ast.LtE: ast.Gt, ast.Gt: ast.LtE, ast.GtE: ast.Lt}
+NEGATED = {ast.Lt: ast.GtE, ast.LtE: ast.Gt, ast.Gt: ast.LtE, ast.GtE: ast.Lt}
 REMOVABLE = (ast.Assign, ast.AugAssign, ast.Expr, ast.Raise, ast.Return, ast.Continue, ast.Break, ast.For, ast.If)
 
 
-LOOKS = {  # keywords of matplotlib
+STYLE_KEYWORDS = {  # keywords of matplotlib
     "figsize", "dpi", "fontsize", "ms", "lw", "alpha", "color", "cmap", "shrink", "nbins", "ncols", "loc", "anchor",
 }  # fmt: skip
 
@@ -88,8 +90,8 @@ def list_changes(node):
         yield "only the last condition", {"values": node.values[-1:]}
     if isinstance(node, ast.Compare):
         for i, op in enumerate(node.ops):
-            for new in filter(None, (SWAPS.get(type(op)), TURNS.get(type(op)))):
-                yield f"{type(op).__name__} becomes {new.__name__}", {"ops": put(node.ops, i, new())}
+            for new in filter(None, (SWAPS.get(type(op)), NEGATED.get(type(op)))):
+                yield f"{type(op).__name__} becomes {new.__name__}", {"ops": replace_item(node.ops, i, new())}
     if isinstance(node, ast.UnaryOp):
         yield "double the sign", {"operand": ast.UnaryOp(node.op, node.operand)}
     if isinstance(node, ast.Constant):
@@ -101,8 +103,8 @@ def list_changes(node):
             yield f"condition {value}", {"test": ast.Constant(value)}
     if isinstance(node, ast.Call):
         for i, keyword in enumerate(node.keywords):
-            if keyword.arg and keyword.arg not in LOOKS:
-                yield f"without {keyword.arg}=", {"keywords": put(node.keywords, i)}
+            if keyword.arg and keyword.arg not in STYLE_KEYWORDS:
+                yield f"without {keyword.arg}=", {"keywords": replace_item(node.keywords, i)}
         if get_called_name(node) not in ("min", "max"):
             yield from exchange_neighbours("args", node.args)
     if isinstance(node, (ast.Tuple, ast.List)) and isinstance(node.ctx, ast.Load):
@@ -113,10 +115,10 @@ def list_changes(node):
         lines = getattr(node, field, None)
         for i, line in enumerate(lines if isinstance(lines, list) else []):
             if isinstance(line, REMOVABLE) and not is_docstring(line):
-                yield f"without line {line.lineno}", {field: put(lines, i, ast.Pass())}
+                yield f"without line {line.lineno}", {field: replace_item(lines, i, ast.Pass())}
 
 
-def put(items, i, *new):
+def replace_item(items, i, *new):
     """A list with other items in place of item i."""
     return [*items[:i], *new, *items[i + 1 :]]
 
@@ -155,7 +157,7 @@ def walk(node):
         if field == "args" and get_called_name(node) == "new_figure":
             value = value[2:]  # without width and height
         if field == "keywords":
-            value = [keyword for keyword in value if keyword.arg not in LOOKS]
+            value = [keyword for keyword in value if keyword.arg not in STYLE_KEYWORDS]
         for child in value if isinstance(value, list) else [value]:
             kept = (ast.Import, ast.ImportFrom, ast.Raise, ast.JoinedStr)
             if isinstance(child, ast.AST) and not is_docstring(child) and not isinstance(child, kept):
@@ -189,7 +191,8 @@ def find_failure(name, text, limit):
         child = context.Process(target=run_tests, args=(name, folder, sender))
         child.start()
         child.join(limit)
-        child.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)  # the processes that the tests have started, too
         child.join()
     with receiver, sender:
         if receiver.poll():
@@ -199,6 +202,7 @@ def find_failure(name, text, limit):
 
 def run_tests(name, folder, sender):
     """In a fork: run the tests of a module with the package in this folder until one fails, and send its name."""
+    os.setsid()
     resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))  # an endless loop may fill the memory
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     for module in [*sys.modules]:

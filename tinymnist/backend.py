@@ -11,9 +11,9 @@ import numpy.random
 __all__ = ["autograd", "mx", "nd"]
 numpy_getattr = numpy.__getattr__
 cpuinfo = Path("/proc/cpuinfo")
-waiting = {"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "1000"}  # a thread waits 1000 turns, then leaves its core
+waiting = {"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "1000"}  # a waiting thread checks 1000 times, then sleeps
 settings = {} if waiting.keys() & os.environ.keys() else waiting  # if the user sets one of them, neither is set here
-settings["MXNET_CPU_TEMP_COPY"] = "1024"  # of a buffer for products: with four, two CPU devices wait for each other
+settings["MXNET_CPU_TEMP_COPY"] = "1024"  # buffers; with its usual four, two CPU devices often wait for the same one
 if cpuinfo.exists() and {"avx2", "fma"} <= set(cpuinfo.read_text().split()):
     settings["OPENBLAS_CORETYPE"] = "Haswell"  # MXNet's OpenBLAS does not recognize newer processors
 if cpuinfo.exists() and len(os.sched_getaffinity(0)) < 4:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import pytest
 from commands import command
@@ -48,7 +49,7 @@ def test_an_exchange_gives_each_device_the_sum(count):
             assert vector.asnumpy().tolist() == [count * n + sum(range(count)) for n in range(5)]
 
 
-def test_devices_do_not_wait_for_each_other_forever():
+def test_devices_do_not_wait_for_each_other_forever(tmp_path):
     """OpenBLAS hangs if two threads of MXNet multiply large matrices with several threads each."""
     code = """
 from tinymnist.backend import mx, nd
@@ -61,8 +62,15 @@ for _ in range(200):
 print(*[product.sum().asscalar() for product in products])
 """
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
-    out = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True, timeout=100)
+    out = subprocess.check_output([sys.executable, "-c", code], env=environment, cwd=tmp_path, text=True, timeout=100)
     assert out == f"{2.0**25} {2.0**25}\n"
+
+
+def test_a_single_worker_is_not_watched_after_the_training():
+    exchange = Exchange([mx.cpu()])
+    exchange.member = Mock()
+    exchange.finish()
+    exchange.member.expect.assert_called_with(None)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -93,5 +101,5 @@ def test_the_header_names_the_cores_and_when_more_would_help(variable, threads, 
     faster = "--device cpu:0,cpu:1" if CORES < 4 else f"OMP_NUM_THREADS={CORES}"
     advice = "" if threads == CORES else f"; {faster} is faster on an idle machine"
     assert describe_threads(tm.lenet(), [mx.cpu()]) == used + advice
-    all_cores = [mx.cpu(i) for i in range(CORES)]
-    assert describe_threads(tm.lenet(), all_cores) == f"MXNet uses {CORES} of {CORES} cores"
+    several = [mx.cpu(i) for i in range(CORES + 1)]
+    assert describe_threads(tm.lenet(), several) == f"MXNet uses {CORES} of {CORES} cores, one for each device"

@@ -39,9 +39,8 @@ def describe_threads(model, devices):
     """How many cores MXNet uses on the CPU, and whether more would help."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = os.environ.get("OMP_NUM_THREADS") or max(1, cores // 2)  # half: MXNet's default
-    cpus = sum(device.device_type == "cpu" for device in devices)
-    if cpus > 1:
-        threads = cpus  # see give_each_device_one_thread
+    if len(find_cpus(devices)) > 1:
+        return f"MXNet uses {min(len(devices), cores)} of {cores} cores, one for each device"
     if not any(isinstance(layer, Conv2D) for layer in model.layers):
         advice = "; more help little without convolutions"
     else:
@@ -50,27 +49,38 @@ def describe_threads(model, devices):
     return f"MXNet uses {threads} of {cores} cores{advice}"
 
 
+def find_cpus(devices):
+    return [device for device in devices if device.device_type == "cpu"]
+
+
 @ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
 def use_one_thread(_context, _argument):
-    """From now on, products that are computed by the calling thread use no other threads."""
+    """From now on, OpenBLAS computes the products of the calling thread without other threads."""
     ctypes.CDLL("libgomp.so.1").omp_set_num_threads(1)
 
 
-def give_each_device_one_thread(devices):
-    """Let the thread of each CPU device call use_one_thread. Else two of them may wait for each other in OpenBLAS."""
-    for device in devices if sys.platform == "linux" else []:
-        if device.device_type == "cpu":
-            where = (ctypes.c_int * 2)(device.device_typeid, device.device_id)
-            push = mx.base._LIB.MXEnginePushSync
-            mx.base.check_call(push(use_one_thread, None, None, where, None, 0, None, 0, None, 0, None))
+def limit_threads(devices):
+    """If there are several CPU devices, let each compute its products with one thread, until the process ends.
+
+    Otherwise OpenBLAS may wait forever, as MXNet has a thread for each device, and two of them would start others at
+    the same time.
+    """
+    cpus = find_cpus(devices)
+    if len(cpus) < 2 or sys.platform != "linux":
+        return
+    for device in cpus:
+        where = (ctypes.c_int * 2)(device.device_typeid, device.device_id)  # MXNet's Context, in C
+        # Call use_one_thread in the device's thread. The other arguments, which are all empty: an argument and its
+        # destructor, arrays to be read and to be changed and their numbers, kind of operation, priority, name.
+        arguments = use_one_thread, None, None, where, None, 0, None, 0, None, 0, None
+        mx.base.check_call(mx.base._LIB.MXEnginePushSync(*arguments))
 
 
 class Exchange:
     """Sums vectors over the devices of this process and, with "dist_sync", over all workers."""
 
     def __init__(self, devices, kvstore="local", timeout=60):
-        if len(devices) > 1:
-            give_each_device_one_thread(devices)
+        limit_threads(devices)
         self.devices, self.rank, self.workers = devices, 0, 1
         self.member, self.store, self.keys = None, None, set()  # of machines.py; MXNet's KVStore; the keys it knows
         if kvstore == "dist_sync":
@@ -126,6 +136,6 @@ class Exchange:
 
     def finish(self):
         """Wait until all workers have finished. After that, everything that worker 0 saved is on disk."""
-        if self.workers > 1:
+        if self.member:
             self.total(np.zeros(1))
             self.member.expect(None)

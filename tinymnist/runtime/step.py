@@ -44,8 +44,9 @@ class Step:
         images, labels = batch
         with autograd.record():
             loss, logits = self.forward(images, labels)
-            part = loss if len(labels) == size else loss * (len(labels) / size)  # of the mean over the whole batch
-        part.backward()
+            # `loss` is the mean over this share. The losses of all shares add up to the mean over the batch.
+            share_loss = loss if len(labels) == size else loss * (len(labels) / size)
+        share_loss.backward()
         return BatchResult(loss, logits, labels)
 
     def update(self, hyper, lr_varies=False):
