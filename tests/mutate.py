@@ -54,7 +54,6 @@ OTHER_TESTS = {  # of modules whose tests are not in the one file of the same na
     "runtime/devices": ["runtime/test_devices", "runtime/test_machines", "proofs/test_reference"],
     "runtime/files": ["runtime/test_checkpoint", "runtime/test_command_line"],
     "runtime/metrics": ["proofs/test_reference", "runtime/test_shares", "runtime/test_resume"],
-    "runtime/progress": ["runtime/test_command_line"],
     "runtime/run": ["runtime/test_resume", "proofs/test_reference", "runtime/test_dropout", "runtime/test_checkpoint"],
     "runtime/settings": [
         "proofs/test_reference",

@@ -17,12 +17,11 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 from commands import DIGITS, ROOT, SCRIPT, command, finish, module, refused, start
-from runs import digits
 
 import tinymnist as tm
 from tinymnist.backend import mx
 from tinymnist.experiments import recipes
-from tinymnist.runtime import checkpoint, files, progress
+from tinymnist.runtime import checkpoint, files
 
 pytestmark = pytest.mark.usefixtures("new_working_directory")
 cli, script, train = module("cli"), module("train"), command("train")
@@ -267,23 +266,6 @@ def test_the_learning_rate_stops_falling_at_the_smallest_float32():
     assert train(QUICK, "--lr 1e-30 --lr-decay 1e-10 --epochs 4 --save run") == 0
     rates = [epoch["lr"] for epoch in checkpoint.newest("run")[0]["history"]]
     assert rates == pytest.approx([1e-30, *[float(np.finfo(np.float32).tiny)] * 3])
-
-
-def test_fit_prints_the_same_table(capsys):
-    run = tm.fit(tm.softmax_regression(), tm.Optimizer("sgd", lr=0.1), digits(), epochs=2, progress=True)
-    lines = [progress.epoch_line(epoch, 330) for epoch in run.history]
-    assert capsys.readouterr() == ("\n".join([progress.HEADER, *lines, ""]), "")
-
-
-@pytest.mark.parametrize("columns", [40, 80])
-def test_the_bar_shows_epoch_loss_speed_and_time(columns, monkeypatch, capsys):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    for name, value in {"dynamic_ncols": False, "ncols": columns - 1, "mininterval": 0}.items():  # 0: every batch
-        monkeypatch.setitem(progress.BAR, name, value)
-    assert train(QUICK, "--epochs 10 --log-interval 1") == 0
-    bars = [line for line in capsys.readouterr().err.split("\r") if "loss" in line]
-    assert re.match(r"epoch 10/10 loss \d\.\d{3} .*img/s \d\d:\d\d", bars[-1])
-    assert max(map(len, bars)) < columns
 
 
 def test_images_may_have_other_sizes(capsys):
