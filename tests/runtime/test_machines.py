@@ -91,9 +91,6 @@ def groups(tmp_path_factory):
     try:
         for fault in ("killed", "stopped"):
             wait_for_checkpoints(directory / fault)
-        time.sleep(machines.longest_silence(TIMEOUT) + 3)
-        for fault in ("killed", "stopped"):  # heartbeats tell that nobody is dead yet
-            assert [process.poll() for process in groups[fault].values()] == [None] * len(groups[fault])
         for fault, name in {"killed": "worker process 1", "stopped": "server process 0"}.items():
             groups[fault].pop(name).send_signal(signal.SIGKILL if fault == "killed" else signal.SIGSTOP)
         end = time.monotonic() + TIMEOUT + 5
@@ -112,6 +109,17 @@ def test_no_process_waits_forever(groups, fault):
     assert [status for status, _ in found] == FAULTS[fault][2], found
     for status, error in found:
         assert re.fullmatch(ENDS[status], error), found
+
+
+def test_heartbeats_tell_that_nobody_is_dead(tmp_path):
+    processes = start_group(tmp_path / "run", 1, {}).values()
+    try:
+        wait_for_checkpoints(tmp_path / "run")
+        time.sleep(machines.longest_silence(TIMEOUT) + 3)
+        assert [process.poll() for process in processes] == [None] * 3
+    finally:
+        for process in processes:
+            process.kill()
 
 
 def test_a_run_continues_with_more_workers(groups):
