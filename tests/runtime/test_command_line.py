@@ -258,8 +258,16 @@ def test_runs_of_the_same_second_have_a_directory_each(capsys, monkeypatch):
     with ThreadPoolExecutor() as pool:
         directories = set(pool.map(lambda _: files.new_run_directory("runs/name"), range(20)))
     assert len(directories) == 20 and all(path.is_dir() for path in directories)
+    assert files.new_run_directory("new/folder/name").is_dir()
     with pytest.raises(tm.DataError, match="File exists"):
         files.new_run_directory(Path(__file__) / "name")
+
+
+def test_a_part_of_a_checkpoint_is_removed_even_if_no_longer_name_is_possible(tmp_path):
+    part = tmp_path / ("x" * 250 + ".part")
+    part.touch()
+    files.discard(part)
+    assert not part.exists()
 
 
 def test_the_learning_rate_stops_falling_at_the_smallest_float32():
