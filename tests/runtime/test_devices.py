@@ -1,8 +1,10 @@
 """Training on several devices of one machine gives the result of one device, within float32 rounding."""
 
+import ctypes
 import os
 import subprocess
 import sys
+from threading import get_native_id
 from unittest.mock import Mock
 
 import pytest
@@ -11,6 +13,7 @@ from runs import RULES, SMALL, check_close, digits, make_run
 
 import tinymnist as tm
 from tinymnist.backend import mx, nd
+from tinymnist.runtime import devices
 from tinymnist.runtime.devices import Exchange, describe_threads, find_devices
 
 GPUS = mx.context.num_gpus()
@@ -73,14 +76,24 @@ def test_a_single_worker_is_not_watched_after_the_training():
     exchange.member.expect.assert_called_with(None)
 
 
+def test_only_several_cpus_are_limited_to_one_thread_each(monkeypatch):
+    callers = []
+    function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(lambda *_: callers.append(get_native_id()))
+    monkeypatch.setattr(devices, "use_one_thread", function)
+    for contexts, count in [([mx.cpu()], 0), ([mx.cpu(0), mx.cpu(1)], 2)]:
+        Exchange(contexts)
+        nd.waitall()
+        assert len(set(callers)) == count
+
+
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("model", SMALL)
-@pytest.mark.parametrize("devices", ["cpu:0,cpu:1", "cpu:1,cpu:0,cpu:2"])
-def test_several_devices_are_like_one(devices, model, rule):
+@pytest.mark.parametrize("names", ["cpu:0,cpu:1", "cpu:1,cpu:0,cpu:2"])
+def test_several_devices_are_like_one(names, model, rule):
     """201 images in batches of 50: the last batch has one image, so some devices have none."""
     arguments = {**SMALL[model], "rate": 0.0} if "cnn" in model else SMALL[model]
     settings = {"arguments": arguments, "epochs": 1, "batch_size": 50, "log_interval": 1}
-    one, several = (make_run(digits(201, 50), model, rule, device=names, **settings) for names in ("cpu", devices))
+    one, several = (make_run(digits(201, 50), model, rule, device=name, **settings) for name in ("cpu", names))
     check_close(several.train(), one.train(), CLOSE)
 
 
