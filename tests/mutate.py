@@ -12,14 +12,12 @@ figures.
 
 import argparse
 import ast
-import contextlib
 import multiprocessing
 import os
 import random
 import re
 import resource
 import shutil
-import signal
 import sys
 import tempfile
 from multiprocessing.pool import ThreadPool
@@ -190,8 +188,7 @@ def find_failure(name, text, limit):
         child = context.Process(target=run_tests, args=(name, folder, sender))
         child.start()
         child.join(limit)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)  # the processes that the tests have started, too
+        child.kill()
         child.join()
     with receiver, sender:
         if receiver.poll():
@@ -201,7 +198,6 @@ def find_failure(name, text, limit):
 
 def run_tests(name, folder, sender):
     """In a fork: run the tests of a module with the package in this folder until one fails, and send its name."""
-    os.setsid()
     resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))  # an endless loop may fill the memory
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     for module in [*sys.modules]:
