@@ -4,6 +4,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from runs import digits, make_run
 
 import tinymnist as tm
 from tinymnist.backend import mx
@@ -64,3 +65,8 @@ def test_every_example_has_the_same_weight_in_a_step(devices, compile):
 
 def test_devices_without_an_example_add_nothing_to_the_results():
     np.testing.assert_array_equal(sum_results([[None], [None, None]]), np.zeros((2, 3)))
+
+
+def test_without_compiling_nothing_is_replayed():
+    (step,) = make_run(digits(20, 10), compile=False, epochs=1).train().steps
+    assert step.forward == step.run_model and step.replay_update is None
