@@ -54,7 +54,10 @@ FILES = [f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("i
 
 
 def prepare_tinymnist(contender, workload, data, peer, devices):
-    """(a function that does the workload once, one that waits for the end). PyTorch's inputs go to the file `peer`."""
+    """(a function that does the workload once, one that waits for the end). PyTorch's inputs go to the file `peer`.
+
+    Each of so many CPU devices trains on its part of the batch.
+    """
     import tinymnist as tm
     from tinymnist.backend import mx, nd
     from tinymnist.batches import permutation
@@ -94,9 +97,9 @@ def prepare_tinymnist(contender, workload, data, peer, devices):
         for parts in make_batches(permutation(0, 0, len(split.labels))):
             train(parts)
 
-    batch = next(make_batches(np.arange(size)))
+    parts = next(make_batches(np.arange(size)))
     work = {PREDICT: lambda: tm.predict(model, images), EPOCH: train_epoch}
-    return work.get(workload, lambda keep=loaded: train(batch)), nd.waitall  # the data stays in memory, as in training
+    return work.get(workload, lambda keep=loaded: train(parts)), nd.waitall  # the data stays in memory, as in training
 
 
 def prepare_gluon(contender, workload, data, peer, devices):

@@ -3,7 +3,7 @@
     python tests/mutate.py [ops loss runtime/graph …] [--jobs 2] [--lines 10-40] [--sample 50] [--limit SECONDS]
 
 No file is changed. For every changed version ("mutant") of the source, a fork of this process imports a copy of the
-package with the mutant in it, and runs the tests until one fails. So do the scripts that a test starts.
+package with the mutant in it, and runs the tests until one fails. Scripts that a test starts import this copy, too.
 Mutants that survive are printed: each needs a new test, unless the change has no effect.
 Docstrings, type hints and error messages stay as they are, and so do things whose order does not matter: terms,
 factors, the arguments of min and max, the types in an except clause or in isinstance. So do sizes and colours in
@@ -69,8 +69,6 @@ for a, b in [
     SWAPS.update({a: b, b: a})
 NEGATED = {ast.Lt: ast.GtE, ast.LtE: ast.Gt, ast.Gt: ast.LtE, ast.GtE: ast.Lt}
 REMOVABLE = (ast.Assign, ast.AugAssign, ast.Expr, ast.Raise, ast.Return, ast.Continue, ast.Break, ast.For, ast.If)
-
-
 STYLE_KEYWORDS = {  # keywords of matplotlib
     "figsize", "dpi", "fontsize", "ms", "lw", "alpha", "color", "cmap", "shrink", "nbins", "ncols", "loc", "anchor",
 }  # fmt: skip

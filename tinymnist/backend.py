@@ -33,7 +33,7 @@ try:  # the user's own settings come first
         import mxnet as mx
         from mxnet import autograd, nd
 
-        nd.dot(nd.ones((1, 1)), nd.ones((1, 1)))  # the first product: only now MXNet reads the number of buffers
+        nd.dot(nd.ones((1, 1)), nd.ones((1, 1)))  # MXNet reads the number of buffers at the first product
 except (ImportError, OSError, RuntimeError) as error:
     missing = {"libarmpl": "read docs/AARCH64.md", "shared object": "type: apt-get install libgomp1 libquadmath0"}
     advice = [text for name, text in missing.items() if name in str(error)]

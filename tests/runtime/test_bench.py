@@ -9,6 +9,8 @@ from unittest.mock import Mock
 import pytest
 from commands import DIGITS, command, module, refused
 
+from tinymnist.runtime.step import Step
+
 script, bench = module("bench"), command("bench")
 
 
@@ -42,6 +44,28 @@ def test_each_turn_begins_with_a_repetition_that_is_not_timed(monkeypatch, capsy
     monkeypatch.setattr(sys, "stdin", ["2\n"])
     script.answer_questions("tinymnist", "mlp sgd", None, None, 1)
     assert calls == ["run", "wait", "run", "run", "wait"] and json.loads(capsys.readouterr().out)[0] < 1
+
+
+@pytest.mark.parametrize("devices", [1, 3])
+def test_devices_divide_the_batch(devices, monkeypatch, tmp_path):
+    losses = []
+    compute = Step.compute_gradient
+    monkeypatch.setattr(Step, "compute_gradient", lambda *given: losses.append(compute(*given)))
+    run, wait = script.prepare_tinymnist("tinymnist", "mlp sgd", DIGITS, tmp_path / "peer.npz", devices)
+    for _ in range(30):
+        run()
+        wait()
+    assert sum(len(result.labels) for result in losses[:devices]) == 100 and len(losses) == 30 * devices
+    assert max(result.loss.asscalar() for result in losses[-devices:]) < 1.5 < losses[0].loss.asscalar()
+
+
+def test_the_table_names_devices_and_threads(capsys):
+    found = {"ms": [1.0], "mb": 60, "threads": 1, "devices": 2}
+    script.print_table(
+        {"mlp sgd": {"contenders": {"tinymnist": found, "Gluon": {**found, "devices": 1, "threads": 2}}}}
+    )
+    ours, gluon = capsys.readouterr().out.splitlines()[-2:]
+    assert "  2 × 1  " in ours and "        2  " in gluon and "×" not in gluon
 
 
 def test_the_products_of_a_step_are_counted():

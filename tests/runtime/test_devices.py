@@ -115,4 +115,4 @@ def test_the_header_names_the_cores_and_when_more_would_help(variable, threads, 
     advice = "" if threads == CORES else f"; {faster} is faster on an idle machine"
     assert describe_threads(tm.lenet(), [mx.cpu()]) == used + advice
     several = [mx.cpu(i) for i in range(CORES + 1)]
-    assert describe_threads(tm.lenet(), several) == f"MXNet uses {CORES} of {CORES} cores, one for each device"
+    assert describe_threads(tm.lenet(), several) == f"MXNet uses {CORES} of {CORES} cores for {CORES + 1} devices"

@@ -38,9 +38,10 @@ def find_devices(names):
 def describe_threads(model, devices):
     """How many cores MXNet uses on the CPU, and whether more would help."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cpus = len(find_cpus(devices))
+    if cpus > 1:
+        return f"MXNet uses {min(cpus, cores)} of {cores} cores for {cpus} devices"
     threads = os.environ.get("OMP_NUM_THREADS") or max(1, cores // 2)  # half: MXNet's default
-    if len(find_cpus(devices)) > 1:
-        return f"MXNet uses {min(len(devices), cores)} of {cores} cores, one for each device"
     if not any(isinstance(layer, Conv2D) for layer in model.layers):
         advice = "; more help little without convolutions"
     else:
@@ -62,16 +63,15 @@ def use_one_thread(_context, _argument):
 def limit_threads(devices):
     """If there are several CPU devices, let each compute its products with one thread, until the process ends.
 
-    Otherwise OpenBLAS may wait forever, as MXNet has a thread for each device, and two of them would start others at
-    the same time.
+    MXNet has a thread for each device. If two of them start other threads at the same time, OpenBLAS may wait forever.
     """
     cpus = find_cpus(devices)
     if len(cpus) < 2 or sys.platform != "linux":
         return
     for device in cpus:
         where = (ctypes.c_int * 2)(device.device_typeid, device.device_id)  # MXNet's Context, in C
-        # Call use_one_thread in the device's thread. The other arguments, which are all empty: an argument and its
-        # destructor, arrays to be read and to be changed and their numbers, kind of operation, priority, name.
+        # MXNet calls use_one_thread in the device's thread. The other arguments are empty: an argument for the function
+        # and its destructor, arrays to read and to change and how many, kind of operation, priority, name.
         arguments = use_one_thread, None, None, where, None, 0, None, 0, None, 0, None
         mx.base.check_call(mx.base._LIB.MXEnginePushSync(*arguments))
 
